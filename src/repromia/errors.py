@@ -1,0 +1,35 @@
+"""Errors that a user can act on: what was expected, what was found, what to do."""
+
+
+class RepromiaError(Exception):
+    """Base of every error raised on purpose.
+
+    `str(error)` is one readable block without record text.
+    """
+
+    def __init__(self, problem: str, *, expected: str = "", found: str = "", hint: str = "") -> None:
+        lines = [problem]
+        lines += [f"  expected: {expected}"] if expected else []
+        lines += [f"  found:    {found}"] if found else []
+        lines += [f"  to do:    {hint}"] if hint else []
+        super().__init__("\n".join(lines))
+
+
+class RecordsError(RepromiaError):
+    """The records cannot be read or cannot support an audit."""
+
+
+class TargetError(RepromiaError):
+    """The model cannot be loaded, or answers with something that is not a number."""
+
+
+class AttackError(RepromiaError):
+    """An attack cannot be run as asked."""
+
+
+class ConfigError(RepromiaError):
+    """The configuration contradicts itself or names something that does not exist."""
+
+
+class StoreError(RepromiaError):
+    """A run directory cannot be written, is locked, or holds damaged files."""

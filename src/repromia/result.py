@@ -1,0 +1,211 @@
+"""What an audit found, as data: the versioned schema of `result.json`.
+
+Intervals are 95 % unless said. Every figure is of the eval role; `select` figures are named so.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+
+Kind = Literal["passive", "reference", "reprogrammed", "head", "blind"]
+Status = Literal["measured", "failed", "not_available"]
+
+
+class Figures(BaseModel):
+    """Base of every part of a result: unknown fields and NaN are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Estimate(Figures):
+    """A point estimate with its 95 % interval and how the interval was made."""
+
+    estimate: float
+    low: float
+    high: float
+    method: str
+
+
+class Transfer(Figures):
+    """A threshold fixed on the select role and applied to eval (Clopper-Pearson intervals)."""
+
+    fpr: Estimate
+    tpr: Estimate
+
+
+class TprAtFpr(Figures):
+    """The best TPR with FPR at most `fpr`, or why it cannot be given.
+
+    `coarse` means that fewer than 3 false positives were allowed: read it with the interval only.
+    `smallest_visible` is the least TPR that this many records could have told from chance (97.5 % null quantile).
+    """
+
+    fpr: float
+    status: Literal["measured", "coarse", "refused"]
+    reason: str = ""
+    tpr: float | None = None
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
+    smallest_visible: float | None = None
+    from_select: Transfer | None = None
+
+
+class AttackResult(Figures):
+    """One row of the attack table."""
+
+    name: str  # as asked for, options included: "min_k:k=0.1"
+    attack: str  # as registered: "min_k"
+    kind: Kind
+    access: str  # what must be seen of the target: "log-probabilities", "weights", "nothing"
+    needs: tuple[str, ...] = ()  # "reference", "labels", "masked-lm", …
+    citation: str = ""
+    status: Status = "measured"
+    reason: str = ""
+    auc: Estimate | None = None
+    auc_bootstrap: Estimate | None = None
+    tpr_at_fpr: tuple[TprAtFpr, ...] = ()
+    balanced_accuracy: Estimate | None = None  # threshold chosen on select
+    select_auc: float | None = None
+    n_members: int = 0
+    n_nonmembers: int = 0
+    seconds: float = 0.0
+    forward_passes: float = 0.0  # per record, on the target
+    details: dict[str, Any] = {}
+
+
+class Gain(Figures):
+    """Paired difference of two rows on the same eval records: `attack` minus `over`."""
+
+    attack: str
+    over: str
+    role: Literal["best_passive", "same_supervision", "blind", "identity"]
+    auc: Estimate
+    tpr_at_fpr: tuple[tuple[float, Estimate], ...] = ()  # (fpr, gain)
+
+
+class NullRow(Figures):
+    """One attack asked of a model that cannot have seen the records."""
+
+    name: str
+    status: Status
+    reason: str = ""
+    auc: Estimate | None = None
+
+
+class NullTarget(Figures):
+    """The whole audit repeated on a target that cannot have seen the records."""
+
+    status: Status
+    reason: str = ""
+    target: str = ""
+    reference: str = ""
+    rows: tuple[NullRow, ...] = ()
+    joint_p: float | None = None  # all null AUCs are .5 (max-|t| bootstrap test)
+
+
+class Permuted(Figures):
+    """Labels of fit and select permuted, those of eval kept.
+
+    Heads: `figure` is the mean eval AUC, to be compared with .5. Learned programs: the mean gain over identity,
+    to be compared with 0.
+    """
+
+    name: str
+    compared_with: float
+    repeats: int
+    mean: float
+    low: float
+    high: float
+    passed: bool
+
+
+class BlindResult(Figures):
+    """A baseline that never sees the target."""
+
+    name: str
+    cross_validated_auc: Estimate
+    fitted: AttackResult  # fitted on fit, measured on eval
+
+
+class Duplicates(Figures):
+    """What was left out or tied together because it occurs more than once."""
+
+    exact_across: int = 0
+    near_across: int = 0
+    exact_within: int = 0
+    near_within: int = 0
+    excluded: tuple[str, ...] = ()  # ids left out of the audit
+
+
+class RoleSizes(Figures):
+    """Members and non-members of each role."""
+
+    fit: tuple[int, int]
+    select: tuple[int, int]
+    eval: tuple[int, int]
+
+
+class RecordsSummary(Figures):
+    """What was audited."""
+
+    n_members: int
+    n_nonmembers: int
+    grouped: bool
+    roles: RoleSizes
+    duplicates: Duplicates
+    digest: str
+
+
+class Finding(Figures):
+    """One sentence that the figures support. `code` is stable, for machines."""
+
+    code: str
+    level: Literal["headline", "warning", "note"]
+    sentence: str
+
+
+class Exposed(Figures):
+    """A member and how far it stands out: the share of eval non-members that score at least as high."""
+
+    id: str
+    score: float
+    nonmember_share: float
+
+
+class AuditResult(Figures):
+    """Everything an audit found. Written as `result.json`."""
+
+    schema_version: int = SCHEMA_VERSION
+    status: Literal["complete", "complete_with_failures"]
+    created: str
+    modality: str
+    target: dict[str, Any]
+    reference: dict[str, Any] | None
+    records: RecordsSummary
+    headline: str
+    headline_rule: str
+    attacks: tuple[AttackResult, ...]
+    gains: tuple[Gain, ...]
+    blind: tuple[BlindResult, ...]
+    null_target: NullTarget
+    permuted: tuple[Permuted, ...]
+    findings: tuple[Finding, ...]
+    exposed: tuple[Exposed, ...]
+    exposed_by: str
+    views: tuple[dict[str, Any], ...]  # what was asked of the models and what it cost
+    seconds: float
+    config: dict[str, Any]
+    versions: dict[str, str]
+    key: str  # hash of everything that decides the result
+
+    def attack(self, name: str) -> AttackResult:
+        """The row of this name. Raises KeyError naming the rows there are."""
+        for row in self.attacks:
+            if row.name == name:
+                return row
+        raise KeyError(f"no attack {name!r}; there are {', '.join(row.name for row in self.attacks)}")
