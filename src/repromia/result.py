@@ -139,6 +139,7 @@ class Duplicates(Figures):
     near_across: int = 0
     exact_within: int = 0
     near_within: int = 0
+    unchecked: int = 0  # records that could resemble others only through word sequences common to > 1,000 records
     excluded: tuple[str, ...] = ()  # ids left out of the audit
 
 

@@ -1,0 +1,182 @@
+"""Attacks: small functions from signals to one number a record, higher = member.
+
+An attack is one file with one decorated function. Positional parameters are what it looks at: views (asked of
+the target, or of the reference) and facts about the records; keyword-only parameters are options, which appear
+in the configuration, on the command line (`min_k:k=0.1`) and in the report by themselves.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from repromia.errors import AttackError
+from repromia.result import Kind
+from repromia.signals import Scores, TokenSignals
+
+Of = Literal["target", "reference"]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Marks a parameter: the signals of this model under this program.
+
+    plan: a program or plan class; the attack's options of the same names are passed to it. `of`: which model.
+    Annotated with a tuple of signals, the parameter gets all variants of the program, else the first.
+    """
+
+    plan: str
+    of: Of = "target"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Marks a parameter that is no view: a named fact about the records (see `repromia.views`)."""
+
+    name: str
+
+
+Plain = Annotated[TokenSignals, Ask("identity")]
+Reference = Annotated[TokenSignals, Ask("identity", of="reference")]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A registered attack.
+
+    kind, access, needs: what the report says about it. default: part of the attack list `default`.
+    """
+
+    name: str
+    function: Callable[..., Scores]
+    kind: Kind
+    access: str
+    needs: tuple[str, ...]
+    citation: str
+    default: bool
+
+    @property
+    def inputs(self) -> dict[str, tuple[Ask | Fact, bool]]:
+        """What each positional parameter looks at, and whether it takes all variants."""
+        hints = get_type_hints(self.function, include_extras=True)
+        found: dict[str, tuple[Ask | Fact, bool]] = {}
+        for name, parameter in inspect.signature(self.function).parameters.items():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                continue
+            kind, *marks = get_args(hints[name]) if get_origin(hints[name]) is Annotated else (hints[name],)
+            mark = next((mark for mark in marks if isinstance(mark, Ask | Fact)), None)
+            if mark is None:
+                raise TypeError(f"{self.name}: parameter {name!r} does not say what it looks at")
+            found[name] = (mark, get_origin(kind) is tuple)
+        return found
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword-only parameters and their defaults."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An attack with its options: one row of the report, named as the user asked for it."""
+
+    name: str
+    attack: Attack
+    options: dict[str, Any]
+
+
+_REGISTRY: dict[str, Attack] = {}
+
+
+def attack(
+    *,
+    citation: str,
+    access: str = "log-probabilities",
+    kind: Kind = "passive",
+    needs: tuple[str, ...] = (),
+    default: bool = True,
+) -> Callable[[Callable[..., Scores]], Callable[..., Scores]]:
+    """Register a function as an attack under its own name."""
+
+    def register(function: Callable[..., Scores]) -> Callable[..., Scores]:
+        name = function.__name__
+        _REGISTRY[name] = Attack(name, function, kind, access, needs, citation, default)
+        return function
+
+    return register
+
+
+@cache
+def registry() -> dict[str, Attack]:
+    """All attacks by name: those of this package, and those that other packages offer as entry points."""
+    for module in iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
+    for entry in entry_points(group="repromia.attacks"):
+        entry.load()
+    return dict(sorted(_REGISTRY.items()))
+
+
+def choose(specs: tuple[str, ...], *, reference: bool) -> list[Chosen]:
+    """Attacks from specs such as `loss`, `min_k:k=0.1`, `default`, `passive` or `all`.
+
+    `default` and `passive` leave out what needs a reference when there is none; an attack that is named is kept,
+    and fails visibly. Raises AttackError with the nearest name, or with the options there are.
+    """
+    known = registry()
+    rows: dict[str, Chosen] = {}
+    for spec in specs:
+        names = [
+            name
+            for name, one in known.items()
+            if spec == "all"
+            or (spec == "default" and one.default)
+            or (spec == "passive" and one.default and one.kind in ("passive", "reference"))
+        ]
+        usable = [name for name in names if reference or "reference" not in known[name].needs]
+        for one in usable if names else [spec]:
+            rows.setdefault(one, parse(one))
+    return list(rows.values())
+
+
+def parse(spec: str) -> Chosen:
+    """`name:option=value:option=value` to an attack with options. Raises AttackError."""
+    name, *given = spec.split(":")
+    known = registry()
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        raise AttackError(
+            f"There is no attack {name!r}.",
+            expected=", ".join(known) + "; or default, passive, all",
+            hint=f"did you mean {near[0]!r}?" if near else "run `repromia attacks`",
+        )
+    one = known[name]
+    options = dict(one.options)
+    for part in given:
+        key, _, value = part.partition("=")
+        if key not in options:
+            raise AttackError(
+                f"The attack {name!r} has no option {key!r}.",
+                expected=", ".join(f"{key}={value!r}" for key, value in options.items()) or "no option",
+            )
+        options[key] = _typed(name, key, value, options[key])
+    return Chosen(spec, one, options)
+
+
+def _typed(name: str, key: str, value: str, default: object) -> object:
+    kind = type(default)
+    try:
+        if kind is bool:
+            return {"true": True, "false": False, "yes": True, "no": False}[value.lower()]
+        return kind(value)  # type: ignore[call-arg]
+    except (KeyError, ValueError) as error:
+        raise AttackError(
+            f"The option {name}:{key} cannot be {value!r}.", expected=f"a value like {default!r}"
+        ) from error

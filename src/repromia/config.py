@@ -1,0 +1,114 @@
+"""The configuration of an audit: the same object is flags, YAML file and what `result.json` records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class Settings(BaseModel):
+    """What is measured and how. Everything but where models and records come from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    attacks: tuple[str, ...] = Field(
+        ("default",), description="Attacks, such as loss, min_k:k=0.1, default, passive, all."
+    )
+    headline: str = Field(
+        "", description="The attack to report first, named beforehand; empty: the best on the select role."
+    )
+    fit: float = Field(0.2, gt=0, lt=1, description="Share of the records that programs and heads learn from.")
+    select: float = Field(0.1, gt=0, lt=1, description="Share that chooses between variants.")
+    seed: int = Field(0, ge=0, description="Decides roles, shots, initialisations and resampling.")
+    fprs: tuple[float, ...] = Field(
+        (0.05, 0.01, 0.001), description="False-positive rates to report the true-positive rate at."
+    )
+    near_duplicates: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Jaccard similarity of word 5-grams from which two texts are near-duplicates.",
+    )
+    bootstrap: int = Field(2000, ge=200, description="Resamples for intervals.")
+    head_permutations: int = Field(50, ge=50, description="Refits of heads on permuted labels.")
+    program_permutations: int = Field(
+        2, ge=0, description="Programs learned again on permuted labels (each costs as much as the first)."
+    )
+    controls: bool = Field(True, description="Run null target and permuted labels. Blind baselines always run.")
+
+    @field_validator("fprs")
+    @classmethod
+    def _rates(cls, fprs: tuple[float, ...]) -> tuple[float, ...]:
+        if not fprs or any(not 0 < fpr < 1 for fpr in fprs):
+            raise ValueError("false-positive rates lie between 0 and 1, such as 0.01")
+        return tuple(sorted(set(fprs), reverse=True))
+
+    @field_validator("attacks", mode="before")
+    @classmethod
+    def _comma_separated(cls, attacks: object) -> object:
+        given = (attacks,) if isinstance(attacks, str) else attacks
+        if isinstance(given, list | tuple):
+            return tuple(part.strip() for one in given for part in str(one).split(",") if part.strip())
+        return given
+
+    @model_validator(mode="after")
+    def _room_for_eval(self) -> Settings:
+        if self.fit + self.select > 0.9:
+            raise ValueError("fit + select must leave at least a tenth of the records for eval")
+        return self
+
+
+class AuditConfig(Settings):
+    """A whole audit from the command line or a YAML file."""
+
+    model: str = Field(description="The model to audit: folder, adapter folder, or hub id.")
+    reference: str = Field(
+        "", description="A model that did not see the records, best the checkpoint before fine-tuning."
+    )
+    null_reference: str = Field(
+        "", description="A second such model, so that reference attacks have a null target too."
+    )
+    members: Path | None = Field(None, description="Records the model was trained on.")
+    nonmembers: Path | None = Field(None, description="Records of the same source that were kept aside.")
+    data: str = Field("", description="One file or dataset with both, told apart by --label.")
+    label: str = Field("", description="Field of --data that says who is a member.")
+    text: str = Field("", description="Field that holds the record; found by itself where it is clear.")
+    group: str = Field("", description="Field that ties records together (passages of one document).")
+    out: Path = Field(description="Directory for the result; running again goes on where it stopped.")
+    base: str = Field("", description="Base model of an adapter whose config names none on this disk.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: the checkpoint's own, float32 on a CPU."
+    )
+    device: str = Field("", description="cpu, cuda, cuda:1; empty: a GPU if there is one.")
+    device_map: str = Field("", description="auto spreads a large model over devices (accelerate).")
+    gguf_file: str = Field("", description="Name of a GGUF file in the model folder.")
+    revision: str = Field("", description="Revision of a hub model.")
+    trust_remote_code: bool = Field(False, description="Run code that the model's repository brings along.")
+    max_tokens: int = Field(
+        0,
+        ge=0,
+        description="Longest record in tokens; 0: three quarters of the context, so that prefixes fit.",
+    )
+    loss_on: Literal["auto", "all", "completion"] = Field(
+        "auto", description="Which tokens count: as in training. auto: completions and assistant turns."
+    )
+    score_end: bool = Field(False, description="Score the end-of-sequence token too, if training had it.")
+    batch_tokens: int = Field(4096, ge=1, description="Tokens in one forward pass; halved when memory runs out.")
+    redact: bool = Field(False, description="Keep record texts out of the report; ids only.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> AuditConfig:
+        two, one = bool(self.members or self.nonmembers), bool(self.data or self.label)
+        if two == one:
+            raise ValueError("give either --members and --nonmembers, or --data and --label")
+        if two and not (self.members and self.nonmembers):
+            raise ValueError("--members and --nonmembers go together")
+        if one and not (self.data and self.label):
+            raise ValueError("--data and --label go together")
+        return self
+
+    def settings(self) -> Settings:
+        """The part that does not say where things come from."""
+        return Settings(**{name: getattr(self, name) for name in Settings.model_fields})

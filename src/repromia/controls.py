@@ -1,0 +1,139 @@
+"""Controls that every audit runs: what would come out if there were nothing to find."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import t as student
+
+from repromia.attacks import Chosen
+from repromia.blind import BASELINES, cross_validated_auc, fit_blind
+from repromia.bootstrap import percentile
+from repromia.evaluate import Judge, permuted
+from repromia.heads import fit_head
+from repromia.intervals import joint_null_test
+from repromia.metrics import auc
+from repromia.records import LabelledRecords
+from repromia.result import AttackResult, BlindResult, NullRow, NullTarget, Permuted
+from repromia.scoring import Scored, identity_scores, run_attack
+from repromia.signals import Scores
+from repromia.views import Views
+
+
+def blind_results(
+    labelled: LabelledRecords, judge: Judge, seed: int
+) -> tuple[tuple[BlindResult, ...], dict[str, Scores]]:
+    """Every blind baseline, cross-validated over all records and fitted on fit; and the latter's scores."""
+    results, scores = [], {}
+    for name in BASELINES:
+        scorer = fit_blind(judge.roles.fit, name, seed=seed)
+        row = f"blind:{name}"
+        roles = judge.roles
+        scores[row] = np.concatenate([scorer(part) for part in (roles.fit.records, roles.select.records, roles.eval)])
+        fitted = AttackResult(
+            name=row, attack=name, kind="blind", access="nothing", needs=("labels",), citation="this project"
+        ).model_copy(update=judge.figures(row, scores[row]))
+        crossed = cross_validated_auc(labelled, name, seed=seed)
+        results.append(BlindResult(name=name, cross_validated_auc=crossed, fitted=fitted))
+    return tuple(results), scores
+
+
+def null_target(
+    chosen: Sequence[Chosen], views: Views, judge: Judge, name: str, reference: str
+) -> tuple[NullTarget, dict[str, Scores]]:
+    """The attacks asked of a model that cannot have seen the records (learned ones learn again, on it)."""
+    rows: list[NullRow] = []
+    scores: dict[str, Scores] = {}
+    for one in chosen:
+        if "reference" in one.attack.needs and "reference" not in views.targets:
+            reason = "no second reference: the null target cannot be compared with itself (--null-reference)"
+            rows.append(NullRow(name=one.name, status="not_available", reason=reason))
+            continue
+        scored = run_attack(one, views)
+        rows.append(null_row(one.name, scored, judge))
+        if scored.scores is not None:
+            scores[one.name] = scored.scores
+    table = NullTarget(status="measured", target=name, reference=reference, rows=tuple(rows))
+    return table, scores
+
+
+def null_row(name: str, scored: Scored, judge: Judge) -> NullRow:
+    """One attack on the null target."""
+    if scored.scores is None:
+        return NullRow(name=name, status="failed", reason=scored.reason)
+    area, _ = judge.auc(f"null {name}", scored.scores[judge.eval_rows])
+    return NullRow(name=name, status="measured", auc=area)
+
+
+def joint_null(judge: Judge, scores: dict[str, Scores]) -> float | None:
+    """P-value of "every attack's AUC on the null target is .5", all at once."""
+    if not scores:
+        return None
+    areas = np.array([auc(one[judge.eval_rows], judge.member) for one in scores.values()])
+    resampled = np.stack([judge.statistics(f"null {name}", one[judge.eval_rows]).auc for name, one in scores.items()])
+    return joint_null_test(areas, resampled)
+
+
+def permuted_head(
+    name: str,
+    features: Float[np.ndarray, "record feature"],
+    usable: Bool[np.ndarray, " fit"],
+    judge: Judge,
+    *,
+    repeats: int,
+    seed: int,
+) -> Permuted:
+    """The head refitted on permuted fit labels: its mean eval AUC must be .5 (99 % interval over permutations)."""
+    rows = judge.fit_rows[usable]
+    fit = judge.roles.fit.take(rows)
+    generator = np.random.default_rng([seed, 50])
+    areas = []
+    for _ in range(repeats):
+        head = fit_head(features[rows], permuted(fit, generator).member, groups=fit.records.groups, seed=seed)
+        areas.append(auc(head(features[judge.eval_rows]), judge.member))
+    mean, error = float(np.mean(areas)), float(np.std(areas, ddof=1) / np.sqrt(repeats))
+    reach = float(student.ppf(0.995, repeats - 1)) * error
+    return Permuted(
+        name=name,
+        compared_with=0.5,
+        repeats=repeats,
+        mean=mean,
+        low=mean - reach,
+        high=mean + reach,
+        passed=mean - reach <= 0.5 <= mean + reach,
+    )
+
+
+def permuted_program(chosen: Chosen, views: Views, judge: Judge, *, repeats: int) -> Permuted | None:
+    """The program learned again on permuted labels: no gain over the identity (95 % paired interval)."""
+    baseline = identity_scores(chosen, views, judge.eval_rows)
+    base = judge.statistics(f"identity of {chosen.name}", baseline)
+    gains, resampled = [], []
+    for repeat in range(repeats):
+        generator = np.random.default_rng([views.binding.seed, 60, repeat])
+        binding = replace(
+            views.binding,
+            fit=permuted(views.binding.fit, generator),
+            select=permuted(views.binding.select, generator),
+        )
+        again = Views(views.targets, views.records, binding, views.store, memory=views.memory)
+        scored = run_attack(chosen, again, judge.eval_rows)
+        if scored.scores is None:
+            return None
+        gains.append(auc(scored.scores, judge.member) - auc(baseline, judge.member))
+        resampled.append(judge.statistics(f"permuted {repeat} {chosen.name}", scored.scores).auc - base.auc)
+    if not gains:
+        return None
+    interval = percentile(np.mean(resampled, axis=0), float(np.mean(gains)))
+    return Permuted(
+        name=chosen.name,
+        compared_with=0.0,
+        repeats=repeats,
+        mean=interval.estimate,
+        low=interval.low,
+        high=interval.high,
+        passed=interval.low <= 0,
+    )

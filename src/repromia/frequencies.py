@@ -1,0 +1,46 @@
+"""How common tokens are in text that the target was not trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from repromia.errors import AttackError
+from repromia.programs import Binding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from repromia.records import Content
+
+
+@dataclass(frozen=True)
+class TokenFrequencies:
+    """share: Laplace-smoothed share of each vocabulary entry. used: ids of the records it was counted on."""
+
+    share: Float[np.ndarray, " vocabulary"]
+    used: frozenset[str]
+    source: str
+
+
+def token_frequencies(binding: Binding, *, corpus: str = "") -> TokenFrequencies:
+    """Counts over a text file (`corpus`, UTF-8), or over the non-members of the fit role."""
+    target = binding.target
+    contents: Sequence[Content]
+    if corpus:
+        path = Path(corpus)
+        if not path.is_file():
+            raise AttackError(f"The corpus {corpus!r} is not a file.", expected="a UTF-8 text file")
+        contents = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        used: frozenset[str] = frozenset()
+    else:
+        nonmembers = binding.fit.nonmembers()
+        contents, used = nonmembers.contents, frozenset(nonmembers.ids)
+    counts = np.ones(target.vocabulary)
+    for sequence in target.encode(contents):
+        np.add.at(counts, sequence.ids[sequence.scored], 1)
+    return TokenFrequencies(counts / counts.sum(), used, corpus or "non-members of the fit role")

@@ -1,0 +1,96 @@
+"""Programs: changes to how the frozen target is asked.
+
+A `Plan` is what an attack names and a user configures; bound to a target and to the fit and select roles it
+becomes a `Program`, ready to be asked about any record. Fixed programs are their own plan. Eval labels cannot
+get here: a `Binding` has no place for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from repromia.records import LabelledRecords, Records
+from repromia.signals import TokenSignals
+
+if TYPE_CHECKING:
+    from repromia.progress import Progress
+    from repromia.targets.language import LanguageModel
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What a plan may use to become a program: the target and labelled records that are not eval."""
+
+    target: LanguageModel
+    fit: LabelledRecords
+    select: LabelledRecords
+    seed: int
+    progress: Progress
+    longest: int  # tokens of the longest record of any role: what a prefix must leave room for
+
+
+@runtime_checkable
+class Program(Protocol):
+    """A way to ask a language model about records."""
+
+    @property
+    def key(self) -> str:
+        """Everything that decides the answers, besides target and records."""
+        ...
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Ids of records that the program was made from: no head may be fitted on them."""
+        ...
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What a reader should know: shots used, step chosen, …"""
+        ...
+
+    def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
+        """The target's signals: one entry, or one a variant for programs that ask several times."""
+        ...
+
+
+class Plan(Protocol):
+    """A program that still has to be made from the fit and select roles."""
+
+    def bind(self, binding: Binding) -> Program:
+        """The program for this target and these labelled records."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Base of programs that need no records: they are their own plan."""
+
+    @property
+    def key(self) -> str:
+        """Class and options."""
+        return repr(self)
+
+    @property
+    def used(self) -> frozenset[str]:
+        """No record."""
+        return frozenset()
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Nothing beyond the options."""
+        return {}
+
+    def bind(self, binding: Binding) -> Program:
+        """Itself."""
+        assert isinstance(self, Program)  # noqa: S101 — for mypy: subclasses add `ask`
+        return self
+
+
+@dataclass(frozen=True)
+class Identity(Fixed):
+    """The record as it is."""
+
+    def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
+        """Signals of the unchanged records."""
+        return (target.signals(target.encode(records.contents, records.ids)),)

@@ -1,0 +1,64 @@
+"""The learned program of ReproMIA (arXiv 2603.28942) for language models: a soft prompt chosen on select."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from repromia.errors import AttackError
+from repromia.learn import RECIPES, Recipe, learn_soft_prompt
+from repromia.programs import Binding, Program
+from repromia.programs.saved import load_soft_prompt
+from repromia.programs.soft_prompt import SoftPrompt
+
+
+@dataclass(frozen=True)
+class LearnedSoftPrompt:
+    """Learn a soft prompt on fit and keep or drop it on select, or load one learned elsewhere.
+
+    recipe: "forgetting" or "paper". length (tokens), steps, step_size (of the standard deviation of the
+    embedding matrix), initialisation, bound (largest norm of a prompt token, in mean embedding norms; 0: none),
+    restarts, per_class (fit records a class, at most): override the recipe where given (0 or "" keep it).
+    program: a saved program to carry over, from a shadow model for example; nothing is learned then.
+    """
+
+    recipe: str = "forgetting"
+    length: int = 0
+    steps: int = 0
+    step_size: float = 0.0
+    initialisation: str = ""
+    bound: float = 0.0
+    restarts: int = 0
+    per_class: int = 0
+    program: str = ""
+
+    def resolved(self) -> Recipe:
+        """The recipe with the options given. Raises AttackError on an unknown recipe or option value."""
+        if self.recipe not in RECIPES:
+            raise AttackError(f"There is no recipe {self.recipe!r}.", expected=f"one of {', '.join(sorted(RECIPES))}")
+        given: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("length", "steps", "step_size", "initialisation", "bound", "restarts", "per_class")
+            if getattr(self, name)
+        }
+        return replace(RECIPES[self.recipe], **given)
+
+    def bind(self, binding: Binding) -> Program:
+        """The learned, loaded or dropped (identity) prompt."""
+        if self.program:
+            return load_soft_prompt(Path(self.program))
+        recipe = self.resolved()
+        target = binding.target
+        if recipe.length + binding.longest > target.context:
+            raise AttackError(
+                "The soft prompt does not fit beside the longest record.",
+                expected=f"at most {target.context} tokens together",
+                found=f"{recipe.length} prompt tokens and a record of {binding.longest}",
+                hint="cut records with --max-tokens, or ask for a shorter prompt (reprogram:length=…)",
+            )
+        outcome = learn_soft_prompt(
+            target, binding.fit, binding.select, recipe, seed=binding.seed, progress=binding.progress
+        )
+        used = frozenset(binding.fit.records.ids) | frozenset(binding.select.records.ids)
+        return SoftPrompt(outcome.embeddings, outcome.details, used)

@@ -1,0 +1,256 @@
+"""The report: one HTML file with everything inside it, for people who were not there when the audit ran."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any, Final, NamedTuple
+
+from repromia.report import plots, words
+from repromia.report.plots import RocPoints
+from repromia.report.words import Cell
+from repromia.result import AttackResult, AuditResult, Exposed, Gain, Kind
+
+__all__ = ["RocPoints", "render_html"]
+
+_LABELLED: Final = 8
+_GAINS_SHOWN: Final = 24
+_GAIN_ORDER: Final = ("best_passive", "same_supervision", "blind", "identity")
+
+
+class _Row(NamedTuple):
+    """One line of the attack table."""
+
+    row: AttackResult
+    kind_words: str
+    headline: bool
+    failure: str
+    auc: Cell
+    null: Cell
+    tprs: tuple[Cell, ...]
+    seconds: str
+
+
+class _Exposed(NamedTuple):
+    """One line of the list of most exposed members."""
+
+    entry: Exposed
+    share: str
+    by_chance: str
+    excerpt: str
+
+
+class _GainRow(NamedTuple):
+    """One line of the gains table."""
+
+    gain: Gain
+    over_words: str
+    auc: str
+    reading: str
+    tprs: tuple[str, ...]
+
+
+class _Legend(NamedTuple):
+    """One entry of the ROC legend."""
+
+    swatch: object
+    name: str
+    kind: Kind
+    headline: bool
+
+
+def render_html(result: AuditResult, *, curves: Mapping[str, RocPoints], excerpts: Mapping[str, str]) -> str:
+    """The whole report as one self-contained page.
+
+    `curves` holds the exact ROC points of the eval role for each measured attack. `excerpts` maps record ids
+    to text shown beside the most exposed members; without it only ids are shown. The same input gives the
+    same bytes.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, finalize=_finalize, trim_blocks=True, lstrip_blocks=True
+    )
+    source = files("repromia.report").joinpath("template.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(_context(result, curves, excerpts)) + "\n"
+
+
+def _finalize(value: object) -> object:
+    """Every value on the page passes here: nothing that was audited may hide or reorder text."""
+    if value is None:
+        return ""
+    return value if hasattr(value, "__html__") else words.visible(str(value))
+
+
+def _context(result: AuditResult, curves: Mapping[str, RocPoints], excerpts: Mapping[str, str]) -> dict[str, Any]:
+    rows = words.table_rows(result)
+    fprs = words.all_fprs(result)
+    gains = sorted(result.gains, key=lambda gain: _gain_order(result, gain))
+    gain_fprs = sorted({fpr for gain in gains for fpr, _ in gain.tpr_at_fpr}, reverse=True)
+    lines = [_table_row(result, row, fprs) for row in rows]
+    roc, legend = _roc(result, rows, curves)
+    return {
+        "result": result,
+        "words": words,
+        "target": _name_of(result.target),
+        "headline": words.headline_row(result),
+        "levels": {
+            level: [finding for finding in result.findings if finding.level == level]
+            for level in ("headline", "warning", "note")
+        },
+        "fprs": [words.fpr_words(fpr) for fpr in fprs],
+        "rows": lines,
+        "remarks": _remarks(lines),
+        "unmeasured": [row for row in rows if not words.auc_cell(row).measured],
+        "roc": roc,
+        "legend": legend,
+        "gains": [_gain_row(gain, gain_fprs) for gain in gains],
+        "gain_fprs": [words.fpr_words(fpr) for fpr in gain_fprs],
+        "gain_plot": _gain_plot(gains[:_GAINS_SHOWN], rows),
+        "gains_shown": _GAINS_SHOWN,
+        "exposed": [_exposed(result, entry, excerpts) for entry in result.exposed],
+        "exposed_row": next((row for row in rows if row.name == result.exposed_by), None),
+        "ran": [("Target", _flat(result.target)), ("Reference", _flat(result.reference or {}))],
+        "settings": [("Configuration", _flat(result.config)), ("Versions", _flat(result.versions))],
+        "views": _records_table(result.views),
+    }
+
+
+def _name_of(target: Mapping[str, Any]) -> str:
+    for key in ("name", "model", "path", "id"):
+        if isinstance(target.get(key), str) and target[key]:
+            return str(target[key])
+    return "unnamed model"
+
+
+def _table_row(result: AuditResult, row: AttackResult, fprs: Sequence[float]) -> _Row:
+    auc = words.auc_cell(row)
+    return _Row(
+        row=row,
+        kind_words=words.KIND_WORDS[row.kind],
+        headline=row.name == result.headline,
+        failure="" if auc.measured else auc.text,
+        auc=auc,
+        null=words.null_cell(result, row.name),
+        tprs=tuple(words.tpr_cell(row, fpr) for fpr in fprs),
+        seconds=words.duration(row.seconds),
+    )
+
+
+def _remarks(lines: Sequence[_Row]) -> dict[str, str]:
+    """Each remark on a figure of the table once, with the letters that stand for it there."""
+    cells = [cell for line in lines if not line.failure for cell in (line.null, *line.tprs)]
+    found = dict.fromkeys(cell.remark for cell in cells if cell.remark)
+    return {remark: _letters(index) for index, remark in enumerate(found)}
+
+
+def _letters(index: int) -> str:
+    """0 -> "a", 25 -> "z", 26 -> "aa"."""
+    first, last = divmod(index, 26)
+    return (_letters(first - 1) if first else "") + chr(ord("a") + last)
+
+
+def _gain_order(result: AuditResult, gain: Gain) -> tuple[bool, str, int]:
+    return (gain.attack != result.headline, gain.attack, _GAIN_ORDER.index(gain.role))
+
+
+def _gain_row(gain: Gain, fprs: Sequence[float]) -> _GainRow:
+    at = dict(gain.tpr_at_fpr)
+    return _GainRow(
+        gain=gain,
+        over_words=words.GAIN_WORDS[gain.role],
+        auc=words.gain_words(gain.auc),
+        reading=words.gain_reading(gain.auc),
+        tprs=tuple(words.gain_words(at[fpr], points=True) if fpr in at else "not measured" for fpr in fprs),
+    )
+
+
+def _gain_plot(gains: Sequence[Gain], rows: Sequence[AttackResult]) -> object:
+    from markupsafe import Markup
+
+    if not gains:
+        return ""
+    kinds = {row.name: row.kind for row in rows}
+    svg = plots.gains_svg(
+        gains,
+        [kinds.get(gain.attack, "passive") for gain in gains],
+        title="Paired differences in AUC with 95 % intervals; the figures are in the table below",
+    )
+    return Markup(svg)  # noqa: S704 -- drawn by us; matplotlib escapes the names in it
+
+
+def _roc(
+    result: AuditResult, rows: Sequence[AttackResult], curves: Mapping[str, RocPoints]
+) -> tuple[object, list[_Legend]]:
+    from markupsafe import Markup
+
+    drawn = [row for row in rows if row.name in curves and len(curves[row.name].fpr) > 0]
+    if not drawn:
+        return "", []
+    chosen = _labelled(drawn, result.headline)
+    bold = next((index for index, row in enumerate(chosen) if row.name == result.headline), None)
+    lines = plots.line_styles([row.kind for row in chosen], headline=bold)
+    named = {row.name: line for row, line in zip(chosen, lines, strict=True)}
+    svg = plots.roc_svg(
+        [plots.Curve(row.name, curves[row.name], named.get(row.name, plots.FAINT), row.name in named) for row in drawn],
+        n_nonmembers=max(row.n_nonmembers for row in drawn),
+        title="ROC curves on logarithmic axes; the figures are in the attack table below",
+    )
+    legend = [
+        _Legend(Markup(plots.swatch(line)), row.name, row.kind, index == bold)  # noqa: S704 -- numbers only
+        for index, (row, line) in enumerate(zip(chosen, lines, strict=True))
+    ]
+    return Markup(svg), legend  # noqa: S704 -- drawn by us; matplotlib escapes text
+
+
+def _labelled(rows: Sequence[AttackResult], headline: str) -> list[AttackResult]:
+    """The headline, the best of each kind, then the best of all, by the select role."""
+    best_first = sorted(rows, key=lambda row: (row.name != headline, -words.rank(row), row.name))
+    seen: set[Kind] = set()
+    first: list[AttackResult] = []
+    rest: list[AttackResult] = []
+    for row in best_first:
+        (rest if row.kind in seen else first).append(row)
+        seen.add(row.kind)
+    return [*first, *rest][:_LABELLED]
+
+
+def _exposed(result: AuditResult, entry: Exposed, excerpts: Mapping[str, str]) -> _Exposed:
+    row = next((row for row in words.table_rows(result) if row.name == result.exposed_by), None)
+    members, nonmembers = (row.n_members, row.n_nonmembers) if row is not None else (0, 0)
+    if entry.nonmember_share == 0:
+        share = f"none of {nonmembers:,}" if nonmembers else "none"
+    else:
+        share = words.percent(entry.nonmember_share)
+    # With no non-member above, 3/n is the usual 95 % upper bound on the share.
+    bound = entry.nonmember_share or 3 / max(nonmembers, 1)
+    number = f"{min(bound, 1.0) * members:,.1f}"
+    by_chance = (number if entry.nonmember_share else f"at most {number}") if members and nonmembers else "unknown"
+    return _Exposed(entry, share, by_chance, words.excerpt(excerpts.get(entry.id, "")))
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (dotted name, value) pairs."""
+    pairs: list[tuple[str, str]] = []
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            pairs += _flat(item, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", _value_words(item)))
+    return pairs
+
+
+def _value_words(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
+def _records_table(entries: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Columns in order of first appearance, and one line for each entry."""
+    columns = list(dict.fromkeys(key for entry in entries for key in entry))
+    lines = [[_value_words(entry[key]) if key in entry else "" for key in columns] for entry in entries]
+    return columns, lines

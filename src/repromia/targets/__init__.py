@@ -1,0 +1,1 @@
+"""Models that can be audited. Only modules in here import a modality's libraries."""

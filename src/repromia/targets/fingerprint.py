@@ -1,0 +1,43 @@
+"""Hashes that tell whether a cached view still belongs to a model."""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from typing import Any
+
+import torch
+
+from repromia.targets.tokens import Encoder
+
+_ACTIVE_SETTINGS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype")
+
+
+def model_fingerprint(model: Any, encoder: Encoder, *, adapter: bool) -> str:
+    """Hash of weights (names, shapes, dtypes, bytes), adapter state, architecture, tokenizer and token policy."""
+    hasher = blake2b(digest_size=16)
+    config = {key: value for key, value in model.config.to_dict().items() if key not in _ACTIVE_SETTINGS}
+    peft = {
+        name: sorted((key, repr(value)) for key, value in settings.to_dict().items())
+        for name, settings in getattr(model, "peft_config", {}).items()
+    }
+    policy = (encoder.limit, encoder.loss_on, encoder.score_end, encoder.bos)
+    for part in (json.dumps(config, sort_keys=True, default=str), repr(peft), repr(adapter), repr(policy)):
+        hasher.update(part.encode())
+    hasher.update(tokenizer_state(encoder.tokenizer).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        hasher.update(_raw_bytes(tensor))
+    return hasher.hexdigest()
+
+
+def tokenizer_state(tokenizer: Any) -> str:
+    """Everything that decides how a text becomes ids."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    return rules + repr(sorted(tokenizer.special_tokens_map.items())) + str(getattr(tokenizer, "chat_template", ""))
+
+
+def _raw_bytes(tensor: torch.Tensor) -> bytes:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return bytes(flat.view(torch.uint8).numpy().data) if flat.numel() else b""

@@ -1,0 +1,78 @@
+"""Token statistics from hidden states, a few rows of the vocabulary at a time.
+
+The (batch x time x vocabulary) logits never exist: the output head is applied to chunks of the scored positions
+only, in float32. Working memory is two buffers of `CHUNK_FLOATS` whatever the batch, length and vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+CHUNK_FLOATS = 2**24
+Head = Callable[[Tensor], Tensor]
+
+
+def chunk_rows(vocabulary: int) -> int:
+    """Rows whose float32 logits fill about 64 MB."""
+    return max(16, min(4096, CHUNK_FLOATS // vocabulary))
+
+
+def token_statistics(
+    head: Head, hidden: Float[Tensor, "row width"], token: Int[Tensor, " row"], vocabulary: int
+) -> dict[str, Tensor]:
+    """The fields of `TokenSignals` for each row (hidden state that predicts `token`), on the CPU.
+
+    mean and std are of log p(v), v ~ p (Min-K%++, Zhang et al. 2024, eq. 3), the variance centred: the
+    uncentred form cancels catastrophically for confident tokens.
+    """
+    step = chunk_rows(vocabulary)
+    parts = [
+        _chunk_statistics(head(hidden[at : at + step]), token[at : at + step]) for at in range(0, len(token), step)
+    ]
+    return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+
+
+def _chunk_statistics(logits: Tensor, token: Tensor) -> dict[str, Tensor]:
+    logits = logits.float()
+    top, top_token = logits.max(-1)
+    own = logits.gather(-1, token[:, None])
+    rank = (logits > own).sum(-1)
+    logits = logits - top[:, None]  # the only copy; every later step is in place
+    weight = logits.exp()
+    mass = weight.sum(-1)
+    log_mass = mass.log()
+    centre = torch.linalg.vecdot(weight, logits) / mass
+    if not centre.isfinite().all():  # an entry masked to -inf has weight 0 and must count as 0, not 0 * inf
+        logits = logits.clamp_(min=-1e4)
+        centre = torch.linalg.vecdot(weight, logits) / mass
+    logits.sub_(centre[:, None]).square_()
+    variance = torch.linalg.vecdot(weight, logits) / mass
+    return {
+        "logprob": own[:, 0] - top - log_mass,
+        "mean": centre - log_mass,
+        "std": variance.sqrt(),
+        "top_token": top_token.int(),
+        "top_logprob": -log_mass,
+        "rank": rank.int(),
+    }
+
+
+def token_logprob(
+    head: Head, hidden: Float[Tensor, "row width"], token: Int[Tensor, " row"], vocabulary: int
+) -> Float[Tensor, " row"]:
+    """Differentiable log p(token); logits are recomputed in the backward pass instead of kept."""
+    step = chunk_rows(vocabulary)
+
+    def chunk(rows: Tensor, ids: Tensor) -> Tensor:
+        return torch.log_softmax(head(rows).float(), -1).gather(-1, ids[:, None])[:, 0]
+
+    parts = [
+        checkpoint(chunk, hidden[at : at + step], token[at : at + step], use_reentrant=False)
+        for at in range(0, len(token), step)
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,300 @@
+"""A causal language model of Hugging Face transformers as a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from repromia.errors import TargetError
+from repromia.records import Content
+from repromia.signals import TOKEN_FIELDS, TokenSignals, from_token_arrays
+from repromia.targets.fingerprint import model_fingerprint
+from repromia.targets.head import Head, token_logprob, token_statistics
+from repromia.targets.prefix import KeyValues, cache_for_batch, read_key_values
+from repromia.targets.tokens import Encoder, TokenSequence
+
+Prefix = KeyValues | Tensor  # computed key/values, or (token, width) embeddings to put in front
+
+
+@dataclass
+class LanguageModel:
+    """A frozen causal LM and how it is asked.
+
+    model: transformers (or PEFT) causal LM; encoder: text to tokens; name: for reports.
+    context: longest input that the model was made for, in tokens, prefix included.
+    adapter: False asks the base with the adapter switched off, in the same memory.
+    batch_tokens: tokens (padding included) in one forward pass; halved by itself when memory runs out.
+    The weights are never changed, and eval mode is restored to what it was after every call.
+    """
+
+    model: Any
+    encoder: Encoder
+    name: str = "target"
+    context: int = 2048
+    adapter: bool = True
+    batch_tokens: int = 4096
+    tokens_asked: int = field(default=0, compare=False)
+    _fingerprint: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        self._head = _find_head(self)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer behind `encoder`."""
+        return self.encoder.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        device: torch.device = self.embeddings.device
+        return device
+
+    @property
+    def embeddings(self) -> Tensor:
+        """Input embedding matrix (vocabulary, width)."""
+        weight: Tensor = self.model.get_input_embeddings().weight
+        return weight
+
+    @property
+    def vocabulary(self) -> int:
+        """Size of the output distribution."""
+        return int(self.model.config.get_text_config().vocab_size)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights, dtype, adapter state, architecture, tokenizer and token policy."""
+        if not self._fingerprint:
+            self._fingerprint = model_fingerprint(self.model, self.encoder, adapter=self.adapter)
+        return self._fingerprint
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether a PEFT adapter sits on the model."""
+        return hasattr(self.model, "peft_config") and hasattr(self.model, "disable_adapter")
+
+    def base(self) -> LanguageModel:
+        """The same model with its adapter switched off: a reference at no cost in memory."""
+        if not self.has_adapter:
+            raise TargetError(f"{self.name} carries no adapter, so it has no base to compare with.")
+        return replace(self, adapter=False, name=f"{self.name} (adapter off)", tokens_asked=0, _fingerprint="")
+
+    def describe(self) -> dict[str, Any]:
+        """What a reader of the report needs to know about this model."""
+        return {
+            "name": self.name,
+            "architecture": type(self.model).__name__,
+            "parameters": sum(weight.numel() for weight in self.model.parameters()),
+            "dtype": str(self.embeddings.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "context": self.context,
+            "longest_record": self.encoder.limit,
+            "begins_with_bos": self.encoder.bos is not None,
+            "loss_on": self.encoder.loss_on,
+            "score_end": self.encoder.score_end,
+            "adapter": self.adapter if self.has_adapter else None,
+            "fingerprint": self.fingerprint,
+        }
+
+    def encode(self, contents: Sequence[Content], ids: Sequence[str] | None = None) -> list[TokenSequence]:
+        """Token sequences of these contents (see `Encoder`)."""
+        return self.encoder.encode(contents, ids)
+
+    def signals(self, sequences: Sequence[TokenSequence], prefix: Prefix | None = None) -> TokenSignals:
+        """One forward pass over the sequences, behind an optional shared prefix.
+
+        Batches are sorted by length; the answer for a record does not depend on its batch mates.
+        Raises TargetError where the model's answers are not finite or memory runs out on a single record.
+        """
+        rows: list[dict[str, Tensor] | None] = [None] * len(sequences)
+        with self._asked(), torch.inference_mode():
+            for batch in self._batches(sequences):
+                self._score_batch(sequences, batch, prefix, rows)
+        parts = [row for row in rows if row is not None]
+        arrays = {name: torch.cat([part[name] for part in parts]).numpy() for name in TOKEN_FIELDS}
+        return from_token_arrays([sequence.n_scored for sequence in sequences], arrays)
+
+    def _score_batch(
+        self,
+        sequences: Sequence[TokenSequence],
+        batch: list[int],
+        prefix: Prefix | None,
+        rows: list[dict[str, Tensor] | None],
+    ) -> None:
+        picked = [sequences[row] for row in batch]
+        try:
+            hidden, token = self._hidden(picked, prefix)
+            statistics = token_statistics(self._head, hidden, token, self.vocabulary)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise TargetError(
+                    "Out of memory on a single record.",
+                    found=str(error)[:200],
+                    hint="cut records with --max-tokens, use a smaller --dtype, or --device-map auto",
+                ) from error
+            torch.cuda.empty_cache()
+            self.batch_tokens = max(1, self.batch_tokens // 2)
+            half = len(batch) // 2
+            for part in (batch[:half], batch[half:]):
+                self._score_batch(sequences, part, prefix, rows)
+            return
+        statistics["token"] = token.int().cpu()
+        at = 0
+        for row, sequence in zip(batch, picked, strict=True):
+            rows[row] = {name: statistics[name][at : at + sequence.n_scored] for name in TOKEN_FIELDS}
+            at += sequence.n_scored
+
+    def record_logprobs(
+        self, sequences: Sequence[TokenSequence], prefix: Prefix | None
+    ) -> Iterator[tuple[list[int], list[Float[Tensor, " token"]]]]:
+        """Differentiable log-probabilities in batches: (rows, one vector a row). For learning a prefix."""
+        with self._asked():
+            for batch in self._batches(sequences):
+                picked = [sequences[row] for row in batch]
+                hidden, token = self._hidden(picked, prefix)
+                logprob = token_logprob(self._head, hidden, token, self.vocabulary)
+                yield batch, list(torch.split(logprob, [sequence.n_scored for sequence in picked]))
+
+    def key_values(self, prefix: Tensor) -> Prefix:
+        """What the model remembers of a prefix, computed once.
+
+        prefix: token ids (token,) or embeddings (token, width). Models without an expandable cache (state
+        space models) get the embeddings back and read them again in front of every record.
+        """
+        embedded = self.embed(prefix) if prefix.dim() == 1 else prefix
+        with self._asked():
+            output = self.model(inputs_embeds=embedded[None].to(self.embeddings.dtype), use_cache=True)
+        self.tokens_asked += len(embedded)
+        return read_key_values(output) or embedded
+
+    def embed(self, ids: Tensor) -> Float[Tensor, "token width"]:
+        """Input embeddings of token ids, as the model's own embedding layer gives them."""
+        embedded: Tensor = self.model.get_input_embeddings()(ids.to(self.device))
+        return embedded
+
+    def _hidden(self, batch: Sequence[TokenSequence], prefix: Prefix | None) -> tuple[Tensor, Tensor]:
+        """Hidden states (row, width) that predict the scored tokens, and those tokens (row,)."""
+        longest = max(len(sequence.ids) for sequence in batch)
+        ids = torch.zeros(len(batch), longest, dtype=torch.long)
+        scored = torch.zeros(len(batch), longest, dtype=torch.bool)
+        for row, sequence in enumerate(batch):  # right padding cannot reach back through a causal mask
+            ids[row, : len(sequence.ids)] = torch.from_numpy(sequence.ids)
+            scored[row, : len(sequence.ids)] = torch.from_numpy(sequence.scored)
+        ids, scored = ids.to(self.device), scored.to(self.device)
+        self.tokens_asked += ids.numel()
+        if isinstance(prefix, KeyValues):
+            hidden = self._body(input_ids=ids, past_key_values=cache_for_batch(prefix, len(batch), self.model))
+        elif prefix is not None:
+            front = prefix[None].expand(len(batch), -1, -1).to(self.embeddings.dtype)
+            hidden = self._body(inputs_embeds=torch.cat([front, self.embed(ids)], 1))[:, len(prefix) :]
+        else:
+            hidden = self._body(input_ids=ids)
+        # the hidden state at t - 1 predicts token t; the first token of a sequence is never scored
+        return hidden[:, :-1][scored[:, 1:]], ids[:, 1:][scored[:, 1:]]
+
+    def _body(self, **inputs: Any) -> Float[Tensor, "batch token width"]:
+        """Hidden states as the output head receives them (or the logits, where the head cannot be set apart)."""
+        inputs.setdefault("use_cache", "past_key_values" in inputs)
+        if self._head is _own_logits:
+            logits: Tensor = self.model(**inputs).logits
+            return logits
+        caught: list[Tensor] = []
+
+        def catch(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            caught.append(args[0])
+            return (args[0][:, :1],)  # the head then computes one column of logits that nobody reads
+
+        hook = self.model.get_output_embeddings().register_forward_pre_hook(catch)
+        try:
+            self.model(**inputs)
+        finally:
+            hook.remove()
+        return caught[0]
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Eval mode and the right adapter state, restored afterwards."""
+        training = self.model.training
+        off = self.model.disable_adapter() if self.has_adapter and not self.adapter else nullcontext()
+        try:
+            self.model.eval()
+            with off:
+                yield
+        finally:
+            if training:
+                self.model.train()
+
+    def _batches(self, sequences: Sequence[TokenSequence]) -> Iterator[list[int]]:
+        """Rows in batches of like length, at most `batch_tokens` padded tokens each."""
+        order = sorted(range(len(sequences)), key=lambda row: (-len(sequences[row].ids), row))
+        at = 0
+        while at < len(order):
+            room = max(1, self.batch_tokens // len(sequences[order[at]].ids))
+            yield order[at : at + room]
+            at += room
+
+
+def _own_logits(hidden: Tensor) -> Tensor:
+    """Stands for a head that cannot be set apart: `_body` already gave logits."""
+    return hidden
+
+
+def _find_head(target: LanguageModel) -> Head:
+    """How hidden states become logits: the output embedding, with the soft-cap or scale that some models add.
+
+    Checked once on real tokens against the model's own logits; falls back to the model's own forward.
+    """
+    model = target.model
+    config = model.config.get_text_config()
+    module = model.get_output_embeddings()
+    ids = torch.arange(min(8, target.vocabulary), device=target.device)[None]
+    with target._asked(), torch.inference_mode():
+        expected = model(input_ids=ids).logits.float()
+        if not torch.isfinite(expected).all():
+            return _own_logits  # not this function's to judge: the signals are refused with a count
+        if module is None:
+            return _own_logits
+        target._head = module
+        hidden = target._body(input_ids=ids)
+        for head in _candidate_heads(module, config):
+            if torch.allclose(head(hidden).float(), expected, atol=1e-3, rtol=1e-3):
+                return head
+    return _own_logits
+
+
+def _candidate_heads(module: Callable[[Tensor], Tensor], config: Any) -> Iterator[Head]:
+    yield module
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2 and 3
+    if cap:
+        yield lambda hidden: torch.tanh(module(hidden) / cap) * cap
+    scale = getattr(config, "logit_scale", None)  # Cohere
+    if scale:
+        yield lambda hidden: module(hidden) * scale
+    divisor = getattr(config, "logits_scaling", None)  # Granite
+    if divisor:
+        yield lambda hidden: module(hidden) / divisor
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
+
+
+def check_same_tokens(target: LanguageModel, reference: LanguageModel, contents: Sequence[Content]) -> None:
+    """Raises TargetError unless target and reference cut the records into the same tokens."""
+    for ours, theirs in zip(target.encode(contents), reference.encode(contents), strict=True):
+        if not (np.array_equal(ours.ids, theirs.ids) and np.array_equal(ours.scored, theirs.scored)):
+            raise TargetError(
+                "The reference has another tokenizer than the target.",
+                expected="the same tokens for every record, so that differences are per token",
+                found="at least one record is cut differently",
+                hint="give the checkpoint that the target was fine-tuned from as --reference",
+            )

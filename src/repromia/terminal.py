@@ -1,0 +1,135 @@
+"""The result of an audit on a terminal: what was found, how sure it is, what could not be measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repromia.report import words
+from repromia.result import AttackResult, AuditResult, TprAtFpr
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+_WIDE = 110  # columns from which costs and a second false positive rate fit
+
+
+def print_result(result: AuditResult, console: Console, *, report_path: Path | str | None = None) -> None:
+    """Print the headline, the warnings, a table of all attacks, failures with reasons, and the report's path.
+
+    Works at 80 columns; from 110 columns the table has more of them. Nothing in the result is read as markup.
+    """
+    for level, label, style in (("headline", "", "bold"), ("warning", "Warning: ", "yellow")):
+        for finding in result.findings:
+            if finding.level == level:
+                console.print(_text(console, label + finding.sentence, style))
+    console.print(_text(console, _headline_figures(result), ""))
+    console.print(_table(result, console))
+    unmeasured = [row for row in words.table_rows(result) if not words.auc_cell(row).measured]
+    for row in unmeasured:
+        console.print(_text(console, f"{row.name}: {words.auc_cell(row).text}", "red"))
+    for remark in _remarks(result):
+        console.print(_text(console, remark, "dim"))
+    if report_path is not None:
+        # Not wrapped: a path broken over two lines can be neither clicked nor copied.
+        console.print(_text(console, f"Report: {report_path}", ""), soft_wrap=True)
+
+
+def _headline_figures(result: AuditResult) -> str:
+    row = words.headline_row(result)
+    if row is None:
+        return f"Headline attack: there is no row named {result.headline!r}"
+    auc, tpr = words.auc_cell(row), words.tpr_cell(row, 0.01)
+    if not auc.measured:
+        return f"Headline attack {row.name} {auc.text}"
+    found = tpr.text if tpr.measured else f"could not be measured: {tpr.remark or tpr.text}"
+    return f"Headline attack {row.name}: AUC {auc.text}; TPR at 1 % FPR {found}"
+
+
+def _table(result: AuditResult, console: Console) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    wide = console.width >= _WIDE
+    fprs = _fprs_shown(result, wide)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), safe_box=True)
+    table.add_column("Attack", overflow="fold", ratio=1 if not wide else None)
+    table.add_column("AUC [95 %]", no_wrap=True)
+    for fpr in fprs:
+        table.add_column(f"TPR at {words.fpr_words(fpr)} FPR", no_wrap=not wide)
+    if _has_null(result):
+        table.add_column("Null AUC", no_wrap=True)
+    if wide:
+        table.add_column("Time", justify="right", no_wrap=True)
+        table.add_column("Passes", justify="right", no_wrap=True)
+    kind = ""
+    for row in words.table_rows(result):
+        if row.kind != kind:
+            kind = row.kind
+            table.add_row(_text(console, kind, "dim italic"))
+        table.add_row(*_cells(result, row, fprs, console))
+    return table
+
+
+def _fprs_shown(result: AuditResult, wide: bool) -> tuple[float, ...]:
+    """1 % where it was asked for, and on a wide terminal the next smaller one."""
+    fprs = words.all_fprs(result)
+    low = tuple(fpr for fpr in fprs if fpr <= 0.01) or fprs[-1:]
+    return low[: 2 if wide else 1]
+
+
+def _has_null(result: AuditResult) -> bool:
+    return result.null_target.status == "measured"
+
+
+def _cells(result: AuditResult, row: AttackResult, fprs: tuple[float, ...], console: Console) -> list[Text]:
+    auc = words.auc_cell(row)
+    style = "bold" if row.name == result.headline else ""
+    if not auc.measured:
+        status = "not available" if row.status == "not_available" else "failed"
+        return [_text(console, f"  {row.name}", "red"), _text(console, status, "red")]
+    cells = [_text(console, f"  {row.name}", style), _text(console, auc.text, style)]
+    for fpr in fprs:
+        tpr = words.tpr_cell(row, fpr)
+        mark = " *" if tpr.measured and tpr.remark else ""
+        cells.append(_text(console, tpr.text + mark, style if tpr.measured else "dim"))
+    if _has_null(result):
+        null = words.null_cell(result, row.name)
+        cells.append(_text(console, null.text.split(" ")[0], "" if null.measured else "dim"))
+    if console.width >= _WIDE:
+        cells += [
+            _text(console, words.duration(row.seconds), ""),
+            _text(console, f"{row.forward_passes:,.4g}", ""),
+        ]
+    return cells
+
+
+def _remarks(result: AuditResult) -> list[str]:
+    points = [point for row in words.table_rows(result) for point in row.tpr_at_fpr]
+    refused = {point.fpr: point.reason for point in points if point.status == "refused"}
+    remarks = [
+        f"TPR at {words.fpr_words(fpr)} FPR refused: {refused[fpr] or 'no reason was recorded'}"
+        for fpr in sorted(refused, reverse=True)
+    ]
+    if any(_tpr_marked(point) for point in points):
+        remarks.append("* coarse, or too small to be told from chance: read it with its interval only")
+    if result.null_target.status != "measured":
+        null = result.null_target
+        remarks.append(f"Null target {words.failure(null.status, null.reason)}")
+    return remarks
+
+
+def _tpr_marked(point: TprAtFpr) -> bool:
+    below = point.smallest_visible is not None and point.tpr is not None and point.tpr < point.smallest_visible
+    return point.status == "coarse" or (point.status == "measured" and below)
+
+
+def _text(console: Console, content: str, style: str) -> Text:
+    from rich.text import Text
+
+    shown = words.visible(content)
+    if not console.encoding.lower().startswith("utf"):
+        shown = shown.encode(console.encoding, "backslashreplace").decode(console.encoding)
+    return Text(shown, style=style, overflow="fold")

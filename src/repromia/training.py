@@ -1,0 +1,62 @@
+"""Small, plain training of causal language models: for demos, tests and benchmarks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from repromia.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from repromia.targets.tokens import Encoder
+
+
+def train(
+    model: Any,
+    encoder: Encoder,
+    texts: Sequence[str],
+    *,
+    epochs: float,
+    learning_rate: float,
+    batch: int = 16,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> float:
+    """Train in place on next-token loss with AdamW and a linear decay; mean loss of the last tenth.
+
+    Texts are shuffled each epoch with `seed`; a fraction of an epoch stops early.
+    """
+    sequences = [torch.from_numpy(one.ids) for one in encoder.encode(list(texts))]
+    trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    optimiser = torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=0.0)
+    generator = torch.Generator().manual_seed(seed)
+    per_epoch = max(1, len(sequences) // batch)
+    steps = max(1, round(epochs * per_epoch))
+    losses: list[float] = []
+    model.train()
+    with (progress or Silent()).step("training", steps) as bar:
+        for step in range(steps):
+            if step % per_epoch == 0:
+                order = torch.randperm(len(sequences), generator=generator).tolist()
+            at = step % per_epoch * batch
+            losses.append(_step(model, optimiser, [sequences[row] for row in order[at : at + batch]]))
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate * (1 - (step + 1) / steps)
+            bar.advance()
+    model.eval()
+    tail = losses[-max(1, len(losses) // 10) :]
+    return sum(tail) / len(tail)
+
+
+def _step(model: Any, optimiser: torch.optim.Optimizer, batch: list[torch.Tensor]) -> float:
+    ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
+    labels = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True, padding_value=-100)
+    loss = model(input_ids=ids, labels=labels).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
+    optimiser.step()
+    optimiser.zero_grad()
+    return float(loss.detach())

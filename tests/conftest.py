@@ -1,0 +1,41 @@
+"""Shapes are checked in the test run; real data and small real models come from fixtures."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+install_import_hook(
+    [f"repromia.{name}" for name in ("signals", "metrics", "heads", "targets", "attacks")], "beartype.beartype"
+)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data; tests that need it are skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the real data of {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def ag_news(shared_data: Path) -> list[str]:
+    """5,000 news items in random order."""
+    with gzip.open(shared_data / "ag_news" / "ag_news.jsonl.gz", "rt", encoding="utf-8") as file:
+        return [json.loads(line)["text"] for line in file]
+
+
+@pytest.fixture(scope="session")
+def stories_folder(shared_data: Path) -> Path:
+    """A real 260,032-parameter Llama in the Hugging Face layout."""
+    return shared_data / "stories260k"
