@@ -1,5 +1,80 @@
-"""Measure how much a machine-learning model gives away about its training data."""
+"""Measure how much a machine-learning model gives away about its training data.
+
+    import repromia
+
+    target = repromia.language_model(model, tokenizer)            # or a folder: language_model("./finetuned")
+    records = repromia.records(members=train, nonmembers=heldout)  # lists of texts, or file names
+    result = repromia.audit(target, records, out="audit/")
+    result.findings[0].sentence
+
+Everything is imported when it is used: `import repromia` loads neither torch nor scikit-learn.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from repromia._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from repromia.records import LabelledRecords
+    from repromia.result import AuditResult
+    from repromia.targets.language import LanguageModel
+
+__all__ = ["__version__", "audit", "language_model", "records"]
+
+
+def language_model(model: Any, tokenizer: Any = None, **options: Any) -> LanguageModel:
+    """A causal language model as a target.
+
+    model: a folder, a hub id, or a live transformers (or PEFT) model with its tokenizer. options: fields of
+    `repromia.targets.load.LoadOptions`. Raises TargetError.
+    """
+    from repromia.targets.load import LoadOptions, load_language_model, wrap_language_model
+
+    if isinstance(model, str | Path):
+        return load_language_model(str(model), LoadOptions(**options))
+    return wrap_language_model(model, tokenizer, options=LoadOptions(**options))
+
+
+def records(
+    members: object, nonmembers: object, *, text: str | None = None, group: str | None = None
+) -> LabelledRecords:
+    """Records of known membership, from files or from lists of texts, chats or prompt-completion pairs.
+
+    Raises RecordsError.
+    """
+    from repromia.readers import from_objects, read_members
+
+    if isinstance(members, str | Path) and isinstance(nonmembers, str | Path):
+        return read_members(members, nonmembers, text=text, group=group)
+    return from_objects(members, nonmembers, text=text, group=group)
+
+
+def audit(
+    target: LanguageModel,
+    records: LabelledRecords,
+    *,
+    reference: LanguageModel | None = None,
+    null_reference: LanguageModel | None = None,
+    out: str | Path | None = None,
+    **settings: Any,
+) -> AuditResult:
+    """Audit a target against records of known membership.
+
+    reference: a model that did not see the records; an adapter's base is used by itself. settings: fields of
+    `repromia.config.Settings` (attacks, seed, fprs, …). With `out`, files are written as by the command line and
+    an interrupted audit goes on where it stopped. Raises RepromiaError.
+    """
+    from repromia.config import Settings
+    from repromia.run import audit_objects
+
+    return audit_objects(
+        target,
+        records,
+        reference=reference,
+        null_reference=null_reference,
+        settings=Settings(**settings),
+        out=out,
+    )

@@ -104,6 +104,7 @@ def remove_duplicates(labelled: LabelledRecords, *, threshold: float = 0.5) -> t
     records = Records(kept.records.ids, kept.records.contents, groups)
     return LabelledRecords(records, kept.member), Duplicates(
         exact_across=int(exact.sum()),
+        unchecked=report.unchecked,
         near_across=int(near.sum()),
         exact_within=int(repeat.sum()),
         near_within=tied,

@@ -49,8 +49,8 @@ class Recipe:
 RECIPES = {
     # findings on i.i.d. splits: the prompted likelihood as a difficulty calibration that the target carries itself
     "forgetting": Recipe("forgetting", "pairwise", "rms", step_size=0.4, steps=8),
-    # ReproMIA as published: long-tail score (k = 0.2), hard-sample mining, 80 tokens
-    "paper": Recipe("low_tail", "hard_gap", "adam", step_size=0.1, steps=20, initialisation="vocabulary"),
+    # ReproMIA as published: long-tail score (k = 0.2), hard-sample mining, 80 tokens, about 50 labels a class
+    "paper": Recipe("low_tail", "hard_gap", "adam", step_size=0.1, steps=20, initialisation="vocabulary", per_class=50),
 }
 
 

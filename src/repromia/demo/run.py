@@ -1,0 +1,48 @@
+"""`repromia demo`: prepare, then run the same audit that a user would."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from repromia.config import AuditConfig
+from repromia.progress import Progress, Silent, Terminal
+from repromia.run import audit_command
+
+
+def run_demo(out: Path, *, model: str, seed: int) -> int:
+    """Prepare data and models under `out`, audit them, say what command that was."""
+    from repromia.demo.language import ATTACKS, prepare
+
+    console = Console()
+    progress: Progress = Terminal(Console(stderr=True)) if sys.stderr.isatty() else Silent()
+    if model == "smollm2":
+        from repromia.demo.smollm2 import prepare_smollm2
+
+        files, attacks = prepare_smollm2(out, seed=seed, progress=progress)
+    else:
+        console.print("Training a small language model on presidential addresses (about two minutes on two cores) …")
+        files, attacks = prepare(out, seed=seed, progress=progress), ATTACKS
+    config = AuditConfig(
+        model=str(files.finetuned),
+        reference=str(files.base) if model == "small" else "",
+        members=files.members,
+        nonmembers=files.nonmembers,
+        out=out / "audit",
+        attacks=(attacks,),
+        fprs=(0.05, 0.01),
+        program_permutations=1,
+        max_tokens=160,
+        seed=seed,
+    )
+    reference = f" --reference {config.reference}" if config.reference else ""
+    console.print("Auditing it, as you would audit your own model:")
+    console.print(
+        f"  repromia audit --model {files.finetuned}{reference} --members {files.members} "
+        f"--nonmembers {files.nonmembers} --out {config.out}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    return audit_command(config, console)

@@ -1,0 +1,235 @@
+"""What the commands do: read, audit, write, show."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from repromia.config import AuditConfig, Settings
+from repromia.errors import ConfigError
+from repromia.progress import Progress, Silent, Terminal
+from repromia.records import LabelledRecords, Records
+from repromia.result import AuditResult
+from repromia.store import Store, write_atomic
+
+if TYPE_CHECKING:
+    from repromia.pipeline import Audit
+    from repromia.targets.language import LanguageModel
+
+EXCERPT = 300
+
+
+def audit_command(config: AuditConfig, console: Console | None = None) -> int:
+    """Run or resume the audit in config.out. 0: all measured; 1: some attack failed."""
+    from repromia.terminal import print_result
+
+    console = console or Console()
+    progress: Progress = Terminal(Console(stderr=True)) if sys.stderr.isatty() else Silent()
+    result = audit_to_folder(config, progress)
+    print_result(result, console, report_path=config.out / "report.html")
+    return 0 if result.status == "complete" else 1
+
+
+def audit_to_folder(config: AuditConfig, progress: Progress) -> AuditResult:
+    """The result in config.out: read back when nothing has changed since, made (or finished) otherwise."""
+    from repromia.pipeline import audit_key, run_audit
+
+    labelled = read_records(config)
+    with Store(config.out).locked() as store:
+        store.event("start", records=len(labelled))
+        models = _load_models(config, progress)
+        key = audit_key(models[0], models[1:], labelled, config.settings())
+        finished = _finished(config.out, key)
+        if finished is not None:
+            store.event("already_finished")
+            return finished
+        done = run_audit(models, labelled, config.settings(), store=store, progress=progress, key=key)
+        source = config.model_dump(mode="json", exclude=set(Settings.model_fields))
+        done.result = done.result.model_copy(update={"config": {**source, **done.result.config}})
+        write_audit(done, config.out, redact=config.redact)
+        store.event("finished", status=done.result.status)
+    return done.result
+
+
+def read_records(config: AuditConfig) -> LabelledRecords:
+    """Members and non-members as the configuration names them."""
+    from repromia.readers import read_labelled, read_members
+
+    text, group = config.text or None, config.group or None
+    if config.data:
+        return read_labelled(config.data, label=config.label, text=text, group=group)
+    return read_members(config.members or "", config.nonmembers or "", text=text, group=group)
+
+
+def _load_models(
+    config: AuditConfig, progress: Progress
+) -> tuple[LanguageModel, LanguageModel | None, LanguageModel | None]:
+    """Target, reference (an adapter brings its own) and second reference."""
+    from repromia.targets.load import LoadOptions, load_language_model
+
+    names = LoadOptions.__dataclass_fields__
+    options = LoadOptions(**{name: getattr(config, name) for name in names})
+    with progress.step("loading models", 1 + bool(config.reference) + bool(config.null_reference)) as bar:
+        target = load_language_model(config.model, options)
+        bar.advance()
+        reference = load_language_model(config.reference, options) if config.reference else None
+        if reference is None and target.has_adapter:
+            reference = target.base()
+        bar.advance()
+        second = load_language_model(config.null_reference, options) if config.null_reference else None
+        bar.advance()
+    if second is not None and reference is None:
+        raise ConfigError("--null-reference is a second reference.", hint="name the first one with --reference")
+    return target, reference, second
+
+
+def _finished(folder: Path, key: str) -> AuditResult | None:
+    try:
+        result = AuditResult.model_validate_json((folder / "result.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    complete = (folder / "report.html").is_file() and (folder / "scores.parquet").is_file()
+    return result if result.key == key and complete and result.status == "complete" else None
+
+
+def write_audit(done: Audit, folder: Path, *, redact: bool) -> None:
+    """scores.parquet, programs/, report.html, and result.json last: where it is, the rest is."""
+    from repromia.programs.saved import save_soft_prompt
+    from repromia.report import RocPoints, render_html
+
+    for name, program in done.programs.items():
+        save_soft_prompt(program, folder / "programs" / f"{_file_name(name)}.safetensors")
+    write_atomic(folder / "scores.parquet", _scores_parquet(done))
+    excerpts = {} if redact else _excerpts(done.records, {one.id for one in done.result.exposed})
+    curves = {name: RocPoints(curve.fpr, curve.tpr) for name, curve in done.curves.items()}
+    write_atomic(folder / "report.html", render_html(done.result, curves=curves, excerpts=excerpts).encode())
+    write_atomic(folder / "result.json", done.result.model_dump_json(indent=2).encode())
+
+
+def _scores_parquet(done: Audit) -> bytes:
+    import io
+
+    import polars
+
+    columns: dict[str, Any] = {"id": done.records.ids, "role": done.roles, "member": done.member}
+    buffer = io.BytesIO()
+    polars.DataFrame({**columns, **done.scores}).write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def _excerpts(records: Records, wanted: set[str]) -> dict[str, str]:
+    texts = zip(records.ids, records.texts(), strict=True)
+    return {name: text[:EXCERPT] for name, text in texts if name in wanted}
+
+
+def _file_name(plan: str) -> str:
+    """A readable, safe file name for a plan's options."""
+    kept = [one if one.isalnum() or one in "._-" else "_" for one in plan.replace("'", "")]
+    return "".join(kept)[:80].strip("_")
+
+
+def check_command(
+    members: Path | None,
+    nonmembers: Path | None,
+    *,
+    data: str,
+    label: str,
+    text: str,
+    group: str,
+    seed: int,
+    console: Console | None = None,
+) -> int:
+    """The blind baselines alone. 0: they find nothing; 1: the data gives it away."""
+    from rich.table import Table
+
+    from repromia.blind import BASELINES, cross_validated_auc
+    from repromia.duplicates import remove_duplicates
+
+    config = AuditConfig(
+        model="", out=Path("."), members=members, nonmembers=nonmembers, data=data, label=label, text=text, group=group
+    )
+    console = console or Console()
+    kept, duplicates = remove_duplicates(read_records(config))
+    table = Table(title="Do the records alone tell members from non-members?")
+    for heading in ("blind baseline", "AUC", "95 % interval"):
+        table.add_column(heading)
+    found = {name: cross_validated_auc(kept, name, seed=seed) for name in BASELINES}
+    for name, area in found.items():
+        table.add_row(name, f"{area.estimate:.3f}", f"{area.low:.3f} to {area.high:.3f}")
+    console.print(table)
+    across = duplicates.exact_across + duplicates.near_across
+    if across:
+        console.print(f"{across} records occur on both sides (exactly or nearly) and were left out.")
+    separable = [name for name, area in found.items() if area.low > 0.5]
+    if separable:
+        console.print(
+            f"The data gives it away: {', '.join(separable)} above chance without any model. An attack on these "
+            "records cannot tell memory from data shift; draw members and non-members from one pool by lot."
+        )
+        return 1
+    console.print(f"No blind baseline is above chance on {len(kept)} records.")
+    return 0
+
+
+def attacks_command(*, as_json: bool, console: Console | None = None) -> int:
+    """The registry as a table or as JSON."""
+    from rich.table import Table
+
+    from repromia.attacks import registry
+
+    rows = [
+        {
+            "name": one.name,
+            "kind": one.kind,
+            "access": one.access,
+            "needs": list(one.needs),
+            "options": one.options,
+            "default": one.default,
+            "citation": one.citation,
+            "about": (one.function.__doc__ or "").strip().splitlines()[0],
+        }
+        for one in registry().values()
+    ]
+    if as_json:
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        return 0
+    console = console or Console()
+    table = Table(title="Attacks")
+    for heading in ("name", "kind", "needs", "options", "source"):
+        table.add_column(heading)
+    for row in rows:
+        options = ", ".join(f"{key}={value}" for key, value in row["options"].items())  # type: ignore[attr-defined]
+        table.add_row(str(row["name"]), str(row["kind"]), ", ".join(row["needs"]), options, str(row["citation"]))  # type: ignore[call-overload]
+    console.print(table)
+    return 0
+
+
+def audit_objects(
+    target: LanguageModel,
+    labelled: LabelledRecords,
+    *,
+    reference: LanguageModel | None,
+    null_reference: LanguageModel | None,
+    settings: Settings,
+    out: str | Path | None,
+) -> AuditResult:
+    """`repromia.audit`: the audit on objects already in memory."""
+    from repromia.pipeline import audit_key, run_audit
+
+    if reference is None and target.has_adapter:
+        reference = target.base()
+    models = (target, reference, null_reference)
+    key = audit_key(target, (reference, null_reference), labelled, settings)
+    folder = Path(out) if out is not None else None
+    with Store(folder).locked() as store:
+        finished = _finished(folder, key) if folder else None
+        if finished is not None:
+            return finished
+        done = run_audit(models, labelled, settings, store=store, progress=Silent(), key=key)
+        if folder is not None:
+            write_audit(done, folder, redact=False)
+    return done.result
