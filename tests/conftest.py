@@ -12,10 +12,13 @@ from jaxtyping import install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small models gain nothing, and two test runs would fight over cores
 
 install_import_hook(
     [f"repromia.{name}" for name in ("signals", "metrics", "heads", "targets", "attacks")], "beartype.beartype"
 )
+
+from small import SmallModels, small_models  # noqa: E402 — after the hook, so that shapes are checked
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -39,3 +42,9 @@ def ag_news(shared_data: Path) -> list[str]:
 def stories_folder(shared_data: Path) -> Path:
     """A real 260,032-parameter Llama in the Hugging Face layout."""
     return shared_data / "stories260k"
+
+
+@pytest.fixture(scope="session")
+def models() -> SmallModels:
+    """A small base and its leaky twin, trained here (about ten seconds, once a session)."""
+    return small_models()

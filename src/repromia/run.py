@@ -181,7 +181,7 @@ def attacks_command(*, as_json: bool, console: Console | None = None) -> int:
 
     from repromia.attacks import registry
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": one.name,
             "kind": one.kind,
@@ -202,8 +202,8 @@ def attacks_command(*, as_json: bool, console: Console | None = None) -> int:
     for heading in ("name", "kind", "needs", "options", "source"):
         table.add_column(heading)
     for row in rows:
-        options = ", ".join(f"{key}={value}" for key, value in row["options"].items())  # type: ignore[attr-defined]
-        table.add_row(str(row["name"]), str(row["kind"]), ", ".join(row["needs"]), options, str(row["citation"]))  # type: ignore[call-overload]
+        options = ", ".join(f"{key}={value}" for key, value in row["options"].items())
+        table.add_row(str(row["name"]), str(row["kind"]), ", ".join(row["needs"]), options, str(row["citation"]))
     console.print(table)
     return 0
 
