@@ -96,6 +96,7 @@ def test_each_kind_is_counted() -> None:
         "near_across": 2,
         "exact_within": 1,
         "near_within": 0,
+        "unchecked": 0,
     }
     assert summary.excluded == ("i000", "i001", "i003", "i005", "i006")
 
