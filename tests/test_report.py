@@ -366,3 +366,9 @@ def test_no_curves_no_gains_no_controls() -> None:
     text = text_of(render_html(result, curves={}, excerpts={}))
     assert "There are no curves to draw." in text
     assert "No blind baseline was run" in text
+
+
+def test_labelled_curves_of_one_kind_look_different() -> None:
+    lines = plots.line_styles(["passive"] * 8, headline=None)
+    assert len({line.dash for line in lines}) == 8
+    assert all(line.dash for line in plots.line_styles(["blind"] * 3, headline=0))

@@ -129,9 +129,11 @@ class _Learner:
         return logprob.sort().values[:kept].mean()
 
     def select_auc(self, prompt: Tensor | None) -> float:
-        """AUC on select of the attack's score under this prompt."""
+        """AUC on select of the attack's score under this prompt; 0 where the prompt makes the model overflow."""
         prompted = self.plain_select if prompt is None else self.statistics(self.select, prompt)
         score = prompted if self.recipe.score == "low_tail" else 2 * self.plain_select - prompted
+        if prompt is not None and not score.isfinite().all():
+            return 0.0
         return auc(score.numpy().astype(np.float64), self.select_member)
 
     def gradient(self, prompt: Tensor) -> Float[Tensor, "token width"]:

@@ -54,9 +54,12 @@ def identity_scores(chosen: Chosen, views: Views, rows: Int[np.ndarray, " row"] 
     """The same attack with every program of the target replaced by the identity."""
     inputs: dict[str, Any] = {}
     for name, (mark, variants) in chosen.attack.inputs.items():
-        of = mark.of if isinstance(mark, Ask) else "target"
-        asked = views.ask(of, Identity(), rows)
-        inputs[name] = asked if variants else asked[0]
+        if isinstance(mark, Ask):
+            asked = views.ask(mark.of, Identity(), rows)
+            inputs[name] = asked if variants else asked[0]
+        else:
+            fact = views.fact(mark.name, chosen.options)
+            inputs[name] = fact if rows is None else take_fact(fact, rows)
     return np.asarray(chosen.attack.function(**inputs, **chosen.options), dtype=np.float64)
 
 

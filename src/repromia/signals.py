@@ -60,7 +60,9 @@ class TokenSignals:
         return values[np.lexsort((values, self.record_of_token))].astype(np.float64)
 
     def average_lowest(self, values: Float[np.ndarray, " token"], share: float) -> Scores:
-        """Mean of the lowest max(1, floor(share * n)) of each record's n values."""
+        """Mean of the lowest max(1, floor(share * n)) of each record's n values. share: above 0, at most 1."""
+        if not 0 < share <= 1:
+            raise ValueError(f"a share lies above 0 and at most at 1, not at {share}")
         kept = np.maximum(1, np.floor(share * self.lengths + 1e-9)).astype(np.int64)
         position = np.arange(len(values)) - np.repeat(self.offsets[:-1], self.lengths)
         low = position < np.repeat(kept, self.lengths)

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -55,12 +55,17 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(
-            f"Cannot write {path.name!r} under {str(path.parent)!r}.",
-            found=f"{error.strerror or error}",
-            hint="free disk space or choose another --out; what was stored so far is kept and will be used again",
-        ) from error
+        with suppress(OSError):  # a folder that is a file: there is nothing to clear up
+            temporary.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"Cannot write {path.name!r} under {str(path.parent)!r}.",
+        found=f"{error.strerror or error}",
+        hint="free disk space or choose another --out; what was stored so far is kept and will be used again",
+    )
 
 
 class Store:
@@ -135,8 +140,12 @@ class Store:
         """Append a line to events.jsonl. Facts are counts, names and seconds, never record text."""
         if self.folder is not None:
             line = json.dumps({"time": round(time.time(), 3), "event": name, **facts})
-            with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            path = self.folder / "events.jsonl"
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+            except OSError as error:
+                raise _cannot_write(path, error) from error
 
     def _part(self, key: str) -> Path:
         assert self.folder is not None  # noqa: S101

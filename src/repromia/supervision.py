@@ -37,14 +37,18 @@ def same_supervision(scored: Sequence[Scored], fit: LabelledRecords, *, seed: in
     """Heads on all passive scores, without and (where there are any) with those that use a reference.
 
     The first len(fit) scores of each attack belong to the fit role. Fit records that a feature was made from
-    (prefix shots) are left out of the fit; a feature made from most of a class is left out itself.
+    (prefix shots) are left out of the fit; a feature made from most of a class is left out itself, and a head
+    without any feature is no row.
     """
+    smaller = min(int(fit.member.sum()), int((~fit.member).sum()))
     passive = [one for one in scored if one.scores is not None and one.chosen.attack.kind == "passive"]
     referred = [one for one in scored if one.scores is not None and one.chosen.attack.kind == "reference"]
-    heads = [_supervised(SAME_SUPERVISION, passive, fit, seed)] if passive else []
-    if passive and referred:
-        heads.append(_supervised(WITH_REFERENCE, passive + referred, fit, seed))
-    return heads
+    tables = {SAME_SUPERVISION: passive, WITH_REFERENCE: passive + referred if passive and referred else []}
+    return [
+        _supervised(name, features, fit, seed)
+        for name, features in tables.items()
+        if any(len(one.used) <= smaller // 2 for one in features)
+    ]
 
 
 def _supervised(name: str, features: Sequence[Scored], fit: LabelledRecords, seed: int) -> Supervised:

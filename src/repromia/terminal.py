@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repromia.report import words
-from repromia.result import AttackResult, AuditResult, TprAtFpr
+from repromia.result import AttackResult, AuditResult
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +30,7 @@ def print_result(result: AuditResult, console: Console, *, report_path: Path | s
     unmeasured = [row for row in words.table_rows(result) if not words.auc_cell(row).measured]
     for row in unmeasured:
         console.print(_text(console, f"{row.name}: {words.auc_cell(row).text}", "red"))
-    for remark in _remarks(result):
+    for remark in _remarks(result, _fprs_shown(result, console.width >= _WIDE)):
         console.print(_text(console, remark, "dim"))
     if report_path is not None:
         # Not wrapped: a path broken over two lines can be neither clicked nor copied.
@@ -106,24 +106,20 @@ def _cells(result: AuditResult, row: AttackResult, fprs: tuple[float, ...], cons
     return cells
 
 
-def _remarks(result: AuditResult) -> list[str]:
-    points = [point for row in words.table_rows(result) for point in row.tpr_at_fpr]
-    refused = {point.fpr: point.reason for point in points if point.status == "refused"}
-    remarks = [
-        f"TPR at {words.fpr_words(fpr)} FPR refused: {refused[fpr] or 'no reason was recorded'}"
-        for fpr in sorted(refused, reverse=True)
-    ]
-    if any(_tpr_marked(point) for point in points):
+def _remarks(result: AuditResult, fprs: tuple[float, ...]) -> list[str]:
+    """What the marks of the table mean, each once."""
+    cells = [(fpr, words.tpr_cell(row, fpr)) for fpr in fprs for row in words.table_rows(result)]
+    refused = (
+        f"TPR at {words.fpr_words(fpr)} FPR refused: {cell.remark}"
+        for fpr, cell in cells
+        if cell.remark and not cell.measured
+    )
+    remarks = list(dict.fromkeys(refused))
+    if any(cell.remark and cell.measured for _, cell in cells):
         remarks.append("* coarse, or too small to be told from chance: read it with its interval only")
-    if result.null_target.status != "measured":
-        null = result.null_target
-        remarks.append(f"Null target {words.failure(null.status, null.reason)}")
+    if not _has_null(result):
+        remarks.append(f"Null target {words.failure(result.null_target.status, result.null_target.reason)}")
     return remarks
-
-
-def _tpr_marked(point: TprAtFpr) -> bool:
-    below = point.smallest_visible is not None and point.tpr is not None and point.tpr < point.smallest_visible
-    return point.status == "coarse" or (point.status == "measured" and below)
 
 
 def _text(console: Console, content: str, style: str) -> Text:

@@ -36,19 +36,30 @@ def train(
     per_epoch = max(1, len(sequences) // batch)
     steps = max(1, round(epochs * per_epoch))
     losses: list[float] = []
+    batches: list[list[torch.Tensor]] = []
     model.train()
     with (progress or Silent()).step("training", steps) as bar:
         for step in range(steps):
-            if step % per_epoch == 0:
-                order = torch.randperm(len(sequences), generator=generator).tolist()
-            at = step % per_epoch * batch
-            losses.append(_step(model, optimiser, [sequences[row] for row in order[at : at + batch]]))
+            batches = batches or _epoch(sequences, batch, generator)
+            losses.append(_step(model, optimiser, batches.pop()))
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate * (1 - (step + 1) / steps)
             bar.advance()
     model.eval()
     tail = losses[-max(1, len(losses) // 10) :]
     return sum(tail) / len(tail)
+
+
+def _epoch(sequences: list[torch.Tensor], batch: int, generator: torch.Generator) -> list[list[torch.Tensor]]:
+    """Shuffled batches of like length: sorted within random windows of 16 batches, so that little is padding."""
+    order = torch.randperm(len(sequences), generator=generator).tolist()
+    window = 16 * batch
+    batches: list[list[torch.Tensor]] = []
+    for at in range(0, len(order), window):
+        rows = sorted(order[at : at + window], key=lambda row: len(sequences[row]))
+        batches += [[sequences[row] for row in rows[one : one + batch]] for one in range(0, len(rows), batch)]
+    whole = [one for one in batches if len(one) == batch] or batches
+    return [whole[at] for at in torch.randperm(len(whole), generator=generator).tolist()]
 
 
 def _step(model: Any, optimiser: torch.optim.Optimizer, batch: list[torch.Tensor]) -> float:

@@ -68,6 +68,9 @@ class Views:
 
     def _bind(self, plan: Any) -> Program:
         binding = self.binding
+        if getattr(plan, "program", ""):  # a file that the user may change
+            program: Program = plan.bind(binding)
+            return program
         key = digest(
             "program",
             code_digest(),
@@ -80,7 +83,7 @@ class Views:
         stored = self.store.get_json(key)
         if stored is not None:
             return parse_soft_prompt(stored)
-        program: Program = plan.bind(binding)
+        program = plan.bind(binding)
         if isinstance(program, SoftPrompt):
             self.store.put_json(key, dump_soft_prompt(program))
         return program

@@ -114,14 +114,18 @@ def attack(
     return register
 
 
-@cache
 def registry() -> dict[str, Attack]:
-    """All attacks by name: those of this package, and those that other packages offer as entry points."""
+    """All attacks by name: of this package, of other packages' entry points, and what was registered since."""
+    _import_all()
+    return dict(sorted(_REGISTRY.items()))
+
+
+@cache
+def _import_all() -> None:
     for module in iter_modules(__path__):
         import_module(f"{__name__}.{module.name}")
     for entry in entry_points(group="repromia.attacks"):
         entry.load()
-    return dict(sorted(_REGISTRY.items()))
 
 
 def choose(specs: tuple[str, ...], *, reference: bool) -> list[Chosen]:

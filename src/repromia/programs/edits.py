@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from repromia.signals import TokenSignals
 
 if TYPE_CHECKING:
     from repromia.targets.language import LanguageModel
+    from repromia.targets.masked import MaskedModel
 
 
 def edited(content: Content, edit: Callable[[str], str]) -> Content:
@@ -82,7 +83,7 @@ class MaskedNeighbours(Fixed):
     """Neighbours of the text: some words replaced by a masked language model (Mattern et al. 2023).
 
     masked_model: folder or hub id of a masked LM. One in ten positions is replaced in each of `copies` copies;
-    candidates are drawn from the model's `top` predictions under embedding dropout, never the word itself.
+    candidates are drawn from the model's `top` predictions for the masked position, never the word itself.
     """
 
     masked_model: str = ""
@@ -91,8 +92,17 @@ class MaskedNeighbours(Fixed):
     top: int = 10
     seed: int = 0
 
+    @property
+    def key(self) -> str:
+        """Options and the masked model's fingerprint: other weights, other neighbours."""
+        return f"{self!r} {self._masked().fingerprint}"
+
     def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
         """One signal a neighbour."""
+        masked = self._masked()
+        return tuple(self._ask_copy(target, records, masked, copy) for copy in range(self.copies))
+
+    def _masked(self) -> MaskedModel:
         from repromia.targets.masked import MaskedModel
 
         if not self.masked_model:
@@ -101,10 +111,9 @@ class MaskedNeighbours(Fixed):
                 expected="neighbour:masked_model=FOLDER (or a hub id, such as FacebookAI/roberta-base)",
                 hint="name one, or leave the neighbour attack out",
             )
-        masked = MaskedModel.load(self.masked_model)
-        return tuple(self._ask_copy(target, records, masked, copy) for copy in range(self.copies))
+        return MaskedModel.load(self.masked_model)
 
-    def _ask_copy(self, target: LanguageModel, records: Records, masked: Any, copy: int) -> TokenSignals:
+    def _ask_copy(self, target: LanguageModel, records: Records, masked: MaskedModel, copy: int) -> TokenSignals:
         contents = []
         for content in records.contents:
             generator = generator_for(content, self.seed, copy)

@@ -46,19 +46,25 @@ class LearnedSoftPrompt:
 
     def bind(self, binding: Binding) -> Program:
         """The learned, loaded or dropped (identity) prompt."""
-        if self.program:
-            return load_soft_prompt(Path(self.program))
-        recipe = self.resolved()
         target = binding.target
-        if recipe.length + binding.longest > target.context:
-            raise AttackError(
-                "The soft prompt does not fit beside the longest record.",
-                expected=f"at most {target.context} tokens together",
-                found=f"{recipe.length} prompt tokens and a record of {binding.longest}",
-                hint="cut records with --max-tokens, or ask for a shorter prompt (reprogram:length=…)",
-            )
+        if self.program:
+            loaded = load_soft_prompt(Path(self.program))
+            _check_room(len(loaded.embeddings), binding)
+            return loaded
+        recipe = self.resolved()
+        _check_room(recipe.length, binding)
         outcome = learn_soft_prompt(
             target, binding.fit, binding.select, recipe, seed=binding.seed, progress=binding.progress
         )
         used = frozenset(binding.fit.records.ids) | frozenset(binding.select.records.ids)
         return SoftPrompt(outcome.embeddings, outcome.details, used)
+
+
+def _check_room(length: int, binding: Binding) -> None:
+    if length + binding.longest > binding.target.context:
+        raise AttackError(
+            "The soft prompt does not fit beside the longest record.",
+            expected=f"at most {binding.target.context} tokens together",
+            found=f"{length} prompt tokens and a record of {binding.longest}",
+            hint="cut records with --max-tokens, or ask for a shorter prompt (reprogram:length=…)",
+        )

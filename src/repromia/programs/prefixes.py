@@ -78,7 +78,7 @@ class Shots:
             ids += shot
             used.append(pool.ids[row])
         if not used:  # one cut shot is better than none, and is recorded as such
-            ids += target.encoder.plain_ids(pool.texts()[order[0]])[: room - len(ids)]
+            ids += target.encoder.plain_ids(pool.texts()[order[0]])[: max(0, room - len(ids))]
             used.append(pool.ids[order[0]])
         if len(ids) < 2:
             raise AttackError(

@@ -27,8 +27,10 @@ def load_soft_prompt(path: Path) -> SoftPrompt:
     try:
         embeddings = load_file(path)["embeddings"]
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
+            raise ValueError(f"embeddings of shape {embeddings.shape} are not a finite (token, width) matrix")
         return SoftPrompt(embeddings, about["learned"], frozenset(about["used"]))
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise AttackError(
             f"The program {str(path)!r} cannot be read.",
             expected="a .safetensors file with a .json beside it, as an audit writes under OUT/programs/",

@@ -35,10 +35,18 @@ _STAND_INS: Final[dict[str, str]] = {
     "reference": "#0a0b05",
     "faint": "#0a0b06",
 }
-_DASHES: Final[dict[bool, tuple[tuple[float, ...], ...]]] = {
-    False: ((), (1.2, 1.6), (7.0, 2.0, 1.2, 2.0)),
-    True: ((4.5, 2.5), (2.5, 2.0), (4.5, 2.0, 1.2, 2.0)),  # blind baselines: always dashed
-}
+# As many as there can be labelled curves of one kind, so that no two of them look the same.
+_DASHES: Final[tuple[tuple[float, ...], ...]] = (
+    (),
+    (1.2, 1.6),
+    (7.0, 2.0, 1.2, 2.0),
+    (11.0, 2.5),
+    (7.0, 2.0, 1.2, 2.0, 1.2, 2.0),
+    (1.2, 4.0),
+    (11.0, 2.5, 4.0, 2.5),
+    (4.0, 1.2),
+)
+_BLIND_DASHES: Final = ((4.5, 2.5), (2.5, 2.0), (4.5, 2.0, 1.2, 2.0))
 
 
 class RocPoints(NamedTuple):
@@ -70,7 +78,7 @@ def line_styles(kinds: Sequence[Kind], *, headline: int | None) -> list[Line]:
     seen: dict[Kind, int] = {}
     lines = []
     for index, kind in enumerate(kinds):
-        dashes = _DASHES[kind == "blind"]
+        dashes = _BLIND_DASHES if kind == "blind" else _DASHES
         dash = dashes[seen.get(kind, 0) % len(dashes)]
         seen[kind] = seen.get(kind, 0) + 1
         lines.append(Line(kind, dash, 3.2 if index == headline else 1.5))

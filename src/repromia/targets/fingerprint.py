@@ -10,25 +10,43 @@ import torch
 
 from repromia.targets.tokens import Encoder
 
-_ACTIVE_SETTINGS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype")
+_ACTIVE_SETTINGS = ("_name_or_path", "base_model_name_or_path", "transformers_version", "torch_dtype", "dtype")
 
 
 def model_fingerprint(model: Any, encoder: Encoder, *, adapter: bool) -> str:
     """Hash of weights (names, shapes, dtypes, bytes), adapter state, architecture, tokenizer and token policy."""
     hasher = blake2b(digest_size=16)
-    config = {key: value for key, value in model.config.to_dict().items() if key not in _ACTIVE_SETTINGS}
-    peft = {
-        name: sorted((key, repr(value)) for key, value in settings.to_dict().items())
-        for name, settings in getattr(model, "peft_config", {}).items()
-    }
+    peft = {name: _settings(settings) for name, settings in getattr(model, "peft_config", {}).items()}
     policy = (encoder.limit, encoder.loss_on, encoder.score_end, encoder.bos)
-    for part in (json.dumps(config, sort_keys=True, default=str), repr(peft), repr(adapter), repr(policy)):
+    for part in (_json(_settings(model.config)), _json(peft), repr(adapter), repr(policy)):
         hasher.update(part.encode())
     hasher.update(tokenizer_state(encoder.tokenizer).encode())
+    _add_weights(hasher, model)
+    return hasher.hexdigest()
+
+
+def masked_fingerprint(model: Any, tokenizer: Any) -> str:
+    """Hash of a masked language model's weights, architecture and tokenizer."""
+    hasher = blake2b(digest_size=16)
+    hasher.update(_json(_settings(model.config)).encode())
+    hasher.update(tokenizer_state(tokenizer).encode())
+    _add_weights(hasher, model)
+    return hasher.hexdigest()
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    return {key: value for key, value in config.to_dict().items() if key not in _ACTIVE_SETTINGS}
+
+
+def _json(value: object) -> str:
+    """Canonical JSON: PEFT keeps sets, whose order differs from process to process."""
+    return json.dumps(value, sort_keys=True, default=lambda one: sorted(one) if isinstance(one, set) else str(one))
+
+
+def _add_weights(hasher: blake2b, model: Any) -> None:
     for name, tensor in sorted(model.state_dict().items()):
         hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         hasher.update(_raw_bytes(tensor))
-    return hasher.hexdigest()
 
 
 def tokenizer_state(tokenizer: Any) -> str:

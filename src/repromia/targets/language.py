@@ -141,17 +141,19 @@ class LanguageModel:
                     found=str(error)[:200],
                     hint="cut records with --max-tokens, use a smaller --dtype, or --device-map auto",
                 ) from error
-            torch.cuda.empty_cache()
-            self.batch_tokens = max(1, self.batch_tokens // 2)
-            half = len(batch) // 2
-            for part in (batch[:half], batch[half:]):
-                self._score_batch(sequences, part, prefix, rows)
+        else:
+            statistics["token"] = token.int().cpu()
+            at = 0
+            for row, sequence in zip(batch, picked, strict=True):
+                rows[row] = {name: statistics[name][at : at + sequence.n_scored] for name in TOKEN_FIELDS}
+                at += sequence.n_scored
             return
-        statistics["token"] = token.int().cpu()
-        at = 0
-        for row, sequence in zip(batch, picked, strict=True):
-            rows[row] = {name: statistics[name][at : at + sequence.n_scored] for name in TOKEN_FIELDS}
-            at += sequence.n_scored
+        # only here is the error gone, and with it the frames that held the failed batch's tensors
+        torch.cuda.empty_cache()
+        self.batch_tokens = max(1, self.batch_tokens // 2)
+        half = len(batch) // 2
+        for part in (batch[:half], batch[half:]):
+            self._score_batch(sequences, part, prefix, rows)
 
     def record_logprobs(
         self, sequences: Sequence[TokenSequence], prefix: Prefix | None
@@ -223,15 +225,15 @@ class LanguageModel:
     @contextmanager
     def _asked(self) -> Iterator[None]:
         """Eval mode and the right adapter state, restored afterwards."""
-        training = self.model.training
+        training = [module for module in self.model.modules() if module.training]
         off = self.model.disable_adapter() if self.has_adapter and not self.adapter else nullcontext()
         try:
             self.model.eval()
             with off:
                 yield
         finally:
-            if training:
-                self.model.train()
+            for module in training:
+                module.training = True
 
     def _batches(self, sequences: Sequence[TokenSequence]) -> Iterator[list[int]]:
         """Rows in batches of like length, at most `batch_tokens` padded tokens each."""

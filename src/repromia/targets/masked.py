@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from repromia.errors import TargetError
+from repromia.targets.fingerprint import masked_fingerprint
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,11 @@ class MaskedModel:
 
     model: Any
     tokenizer: Any
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of weights, architecture and tokenizer."""
+        return masked_fingerprint(self.model, self.tokenizer)
 
     @staticmethod
     @lru_cache(maxsize=1)

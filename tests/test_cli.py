@@ -1,0 +1,211 @@
+"""The real command, in real processes, on a real small model."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars
+import pytest
+
+from repromia.result import AuditResult
+from repromia.targets.load import quiet
+from small import SmallModels
+
+REPROMIA = [sys.executable, "-c", "from repromia.cli import main; main()"]
+QUICK = ["--attacks", "loss,min_k,reference", "--fprs", "0.05", "--bootstrap", "200"]
+
+
+@pytest.fixture(scope="session")
+def on_disk(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a user has: ./finetuned, ./base, train.jsonl and heldout.jsonl in one folder."""
+    folder = tmp_path_factory.mktemp("user")
+    for name, one in (("finetuned", models.leaky), ("base", models.base)):
+        with quiet():
+            one.model.save_pretrained(folder / name)
+            one.tokenizer.save_pretrained(folder / name)
+    for name, texts in (("train", models.members), ("heldout", models.nonmembers)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return folder
+
+
+def repromia(*arguments: str, folder: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder."""
+    return subprocess.run(
+        [*REPROMIA, *arguments], cwd=folder, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def audit_arguments(out: str, *more: str) -> list[str]:
+    """The README's command."""
+    files = ["--members", "train.jsonl", "--nonmembers", "heldout.jsonl", "--out", out]
+    return ["audit", "--model", "finetuned", "--reference", "base", *files, *more]
+
+
+def result_in(folder: Path) -> AuditResult:
+    return AuditResult.model_validate_json((folder / "result.json").read_bytes())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom repromia.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'sklearn', 'scipy', 'polars', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "audit" in done.stdout
+
+
+def test_audit_writes_everything_and_returns_at_once_the_second_time(on_disk: Path) -> None:
+    done = repromia(*audit_arguments("audit", *QUICK), folder=on_disk)
+    assert done.returncode == 0, done.stderr + done.stdout
+    out = on_disk / "audit"
+    result = result_in(out)
+    assert result.status == "complete"
+    assert result.findings[0].code == "found"
+    assert result.findings[0].sentence[:40] in " ".join(done.stdout.split())
+    assert "report.html" in done.stdout
+    scores = polars.read_parquet(out / "scores.parquet")
+    assert scores.columns[:3] == ["id", "role", "member"]
+    assert {"loss", "min_k", "reference", "same_supervision"} <= set(scores.columns)
+    assert scores.filter(polars.col("role") == "eval").height == sum(result.records.roles.eval)
+    assert "<html" in (out / "report.html").read_text(encoding="utf-8")
+    texts = [json.loads(line)["text"] for line in (on_disk / "train.jsonl").read_text().splitlines()]
+    events = (out / "events.jsonl").read_text(encoding="utf-8")
+    assert not any(text[:30] in events for text in texts)
+
+    before = (out / "result.json").read_bytes()
+    again = repromia(*audit_arguments("audit", *QUICK), folder=on_disk)
+    assert again.returncode == 0
+    assert (out / "result.json").read_bytes() == before
+    assert "already_finished" in (out / "events.jsonl").read_text()
+
+
+def test_yaml_and_flags_are_the_same_configuration(on_disk: Path) -> None:
+    (on_disk / "audit.yaml").write_text(
+        "model: finetuned\nreference: base\nmembers: train.jsonl\nnonmembers: heldout.jsonl\nout: from-yaml\n"
+        "attacks: [loss, min_k, reference]\nfprs: [0.05]\nbootstrap: 200\nseed: 5\n"
+    )
+    done = repromia("audit", "audit.yaml", "--seed", "0", folder=on_disk)
+    assert done.returncode == 0, done.stderr
+    flags = repromia(*audit_arguments("from-flags", *QUICK), folder=on_disk)
+    assert flags.returncode == 0, flags.stderr
+    one, other = result_in(on_disk / "from-yaml"), result_in(on_disk / "from-flags")
+    assert one.key == other.key
+    assert [row.auc for row in one.attacks] == [row.auc for row in other.attacks]
+
+
+def test_killed_midway_goes_on_to_the_same_result(on_disk: Path) -> None:
+    undisturbed = repromia(*audit_arguments("calm", *QUICK), folder=on_disk)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    process = subprocess.Popen(
+        [*REPROMIA, *audit_arguments("killed", *QUICK)],
+        cwd=on_disk,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    parts, deadline = on_disk / "killed" / "parts", time.monotonic() + 120
+    while time.monotonic() < deadline and not list(parts.glob("*.safetensors")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (on_disk / "killed" / "result.json").exists()
+    kept = {path.name for path in parts.glob("*.safetensors")}
+    assert kept
+    again = repromia(*audit_arguments("killed", *QUICK), folder=on_disk)
+    assert again.returncode == 0, again.stderr
+    calm, resumed = result_in(on_disk / "calm"), result_in(on_disk / "killed")
+    volatile = {"created", "seconds", "views", "config", "attacks"}
+    assert calm.model_dump(exclude=volatile) == resumed.model_dump(exclude=volatile)
+    assert [row.model_dump(exclude={"seconds"}) for row in calm.attacks] == [
+        row.model_dump(exclude={"seconds"}) for row in resumed.attacks
+    ]
+    assert kept <= {path.name for path in parts.glob("*.safetensors")}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--members", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--model", "./nowhere"], "There is no model"),
+        (["--attacks", "los"], "did you mean 'loss'"),
+        (["--attacks", "loss:k=3"], "no option 'k'"),
+        (["--text", "txet"], "text"),
+        (["--headline", "min_k_plus_plus"], "not among the attacks"),
+    ],
+)
+def test_wrong_use_is_one_readable_block(on_disk: Path, change: list[str], message: str) -> None:
+    done = repromia(*audit_arguments("wrong", *QUICK, *change), folder=on_disk)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_unknown_flag_suggests_the_right_one(on_disk: Path) -> None:
+    done = repromia("audit", "--modle", "finetuned", folder=on_disk)
+    assert done.returncode != 0
+    assert "Did you mean --model" in done.stderr + done.stdout
+
+
+def test_an_attack_that_cannot_run_is_a_failed_row_and_exit_code_1(on_disk: Path) -> None:
+    done = repromia(*audit_arguments("failed", *QUICK, "--attacks", "loss,neighbour"), folder=on_disk)
+    assert done.returncode == 1, done.stderr
+    row = result_in(on_disk / "failed").attack("neighbour")
+    assert row.status == "failed"
+    assert row.auc is None
+    assert "masked language model" in row.reason
+    assert "neighbour" in done.stdout
+
+
+def test_a_second_audit_in_the_same_directory_is_refused(on_disk: Path) -> None:
+    from filelock import FileLock
+
+    (on_disk / "busy").mkdir()
+    with FileLock(str(on_disk / "busy" / ".lock")):
+        done = repromia(*audit_arguments("busy", *QUICK), folder=on_disk)
+    assert done.returncode == 2
+    assert "Another audit is running" in done.stderr
+
+
+def test_a_full_disk_says_so_and_loses_nothing(on_disk: Path) -> None:
+    """/dev/full stands for a full disk where a file of the run directory is written."""
+    out = on_disk / "full"
+    out.mkdir()
+    (out / "events.jsonl").symlink_to("/dev/full")
+    done = repromia(*audit_arguments("full", *QUICK), folder=on_disk)
+    assert done.returncode == 2
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_check_needs_no_model_and_says_when_the_data_gives_it_away(on_disk: Path) -> None:
+    done = repromia("check", "--members", "train.jsonl", "--nonmembers", "heldout.jsonl", folder=on_disk)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shifted = [json.loads(line)["text"] + " in 2024" for line in (on_disk / "heldout.jsonl").read_text().splitlines()]
+    (on_disk / "shifted.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in shifted))
+    done = repromia("check", "--members", "train.jsonl", "--nonmembers", "shifted.jsonl", folder=on_disk)
+    assert done.returncode == 1
+    assert "The data gives it away" in done.stdout
+
+
+def test_attacks_lists_the_registry(on_disk: Path) -> None:
+    done = repromia("attacks", "--json", folder=on_disk)
+    names = {row["name"] for row in json.loads(done.stdout)}
+    assert {"loss", "reprogram", "recall", "ez_mia"} <= names
+    assert all(row["citation"] for row in json.loads(done.stdout))
+
+
+def test_five_lines_of_python(models: SmallModels) -> None:
+    import repromia as package
+
+    target = package.language_model(models.leaky.model, models.leaky.tokenizer, max_tokens=128)
+    records = package.records(models.members, models.nonmembers)
+    result = package.audit(target, records, attacks=("loss", "min_k"), fprs=(0.05,), bootstrap=200)
+    assert result.findings[0].code == "found"
+    assert result.null_target.status == "not_available"
