@@ -101,9 +101,12 @@ def test_a_folder_that_is_a_file_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_second_holder_is_refused_and_the_lock_is_given_back(tmp_path: Path) -> None:
-    with Store(tmp_path).locked():
-        with pytest.raises(StoreError, match="Another audit is running"), Store(tmp_path).locked():
-            pass
+    with (
+        Store(tmp_path).locked(),
+        pytest.raises(StoreError, match="Another audit is running"),
+        Store(tmp_path).locked(),
+    ):
+        pass
     with Store(tmp_path).locked() as again:
         assert again.folder == tmp_path
 

@@ -20,6 +20,7 @@ from repromia.records import LabelledRecords
 from repromia.result import AttackResult, BlindResult, NullRow, NullTarget, Permuted
 from repromia.scoring import Scored, identity_scores, run_attack
 from repromia.signals import Scores
+from repromia.supervision import same_supervision
 from repromia.views import Views
 
 
@@ -42,38 +43,43 @@ def blind_results(
 
 
 def null_target(
-    chosen: Sequence[Chosen], views: Views, judge: Judge, name: str, reference: str
+    chosen: Sequence[Chosen], views: Views, judge: Judge, *, name: str, reference: str
 ) -> tuple[NullTarget, dict[str, Scores]]:
     """The attacks asked of a model that cannot have seen the records (learned ones learn again, on it)."""
-    rows: list[NullRow] = []
-    scores: dict[str, Scores] = {}
-    for one in chosen:
-        if "reference" in one.attack.needs and "reference" not in views.targets:
-            reason = "no second reference: the null target cannot be compared with itself (--null-reference)"
-            rows.append(NullRow(name=one.name, status="not_available", reason=reason))
-            continue
-        scored = run_attack(one, views)
-        rows.append(null_row(one.name, scored, judge))
-        if scored.scores is not None:
-            scores[one.name] = scored.scores
-    table = NullTarget(status="measured", target=name, reference=reference, rows=tuple(rows))
+    asked = [one for one in chosen if "reference" not in one.attack.needs or "reference" in views.targets]
+    scored = [run_attack(one, views) for one in asked]
+    heads = same_supervision(scored, judge.roles.fit, seed=judge.seed)
+    found = [(one.chosen.name, one) for one in scored] + [(one.name, one.scored) for one in heads]
+    scores = {row: one.scores for row, one in found if one.scores is not None}
+    rows = [_null_row(row, one, judge) for row, one in found]
+    rows += [NullRow(name=one.name, status="not_available", reason=_NO_SECOND) for one in chosen if one not in asked]
+    table = NullTarget(
+        status="measured", target=name, reference=reference, rows=tuple(rows), joint_p=_joint(judge, scores)
+    )
     return table, scores
 
 
-def null_row(name: str, scored: Scored, judge: Judge) -> NullRow:
-    """One attack on the null target."""
+_NO_SECOND = "no second reference: the null target cannot be compared with itself (--null-reference)"
+
+
+def _null_row(name: str, scored: Scored, judge: Judge) -> NullRow:
     if scored.scores is None:
         return NullRow(name=name, status="failed", reason=scored.reason)
-    area, _ = judge.auc(f"null {name}", scored.scores[judge.eval_rows])
+    area, _ = judge.auc(null_name(name), scored.scores[judge.eval_rows])
     return NullRow(name=name, status="measured", auc=area)
 
 
-def joint_null(judge: Judge, scores: dict[str, Scores]) -> float | None:
+def null_name(name: str) -> str:
+    """How the scores of an attack on the null target are called."""
+    return f"{name} on the null target"
+
+
+def _joint(judge: Judge, scores: dict[str, Scores]) -> float | None:
     """P-value of "every attack's AUC on the null target is .5", all at once."""
     if not scores:
         return None
     areas = np.array([auc(one[judge.eval_rows], judge.member) for one in scores.values()])
-    resampled = np.stack([judge.statistics(f"null {name}", one[judge.eval_rows]).auc for name, one in scores.items()])
+    resampled = np.stack([judge.statistics(null_name(name), one[judge.eval_rows]).auc for name, one in scores.items()])
     return joint_null_test(areas, resampled)
 
 
@@ -119,7 +125,7 @@ def permuted_program(chosen: Chosen, views: Views, judge: Judge, *, repeats: int
             fit=permuted(views.binding.fit, generator),
             select=permuted(views.binding.select, generator),
         )
-        again = Views(views.targets, views.records, binding, views.store, memory=views.memory)
+        again = Views(views.targets, views.records, binding, views.store, views.costs, views.memory)
         scored = run_attack(chosen, again, judge.eval_rows)
         if scored.scores is None:
             return None

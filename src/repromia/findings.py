@@ -58,6 +58,13 @@ def headline_finding(row: AttackResult | None, blind: Sequence[BlindResult], gai
             f"{row.name!r} has AUC {_interval(row.auc)}, but is not clearly better than the blind baseline "
             f"{equals[0].over!r} (difference {_signed(equals[0].auc)}): the figure is not attributable to the model.",
         )
+    null = next((gain for gain in gains if gain.role == "null_target" and gain.attack == row.name), None)
+    if null is not None and null.auc.low <= 0:
+        return _headline(
+            "not_separable_from_null",
+            f"{row.name!r} has AUC {_interval(row.auc)}, but does about as well on a model that cannot have seen the "
+            f"records (difference {_signed(null.auc)}): the figure is not attributable to the model.",
+        )
     return _headline(
         "found",
         f"The model gives away who was in its training data: {row.name!r} tells members from non-members with AUC "

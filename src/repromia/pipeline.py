@@ -8,38 +8,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from repromia._version import __version__
 from repromia.attacks import Chosen, choose, parse
 from repromia.config import Settings
-from repromia.controls import blind_results, joint_null, null_target, permuted_head, permuted_program
+from repromia.controls import blind_results, null_target, permuted_head, permuted_program
 from repromia.duplicates import remove_duplicates
 from repromia.errors import AttackError
 from repromia.evaluate import Judge, all_records, best_on_select
 from repromia.findings import headline_finding, other_findings
+from repromia.gains import null_gains, paired_gains
 from repromia.metrics import RocCurve, roc_curve
 from repromia.programs import Binding, Identity
 from repromia.records import LabelledRecords, Records
 from repromia.result import (
     AttackResult,
     AuditResult,
-    BlindResult,
     Exposed,
-    Gain,
-    NullRow,
     NullTarget,
     Permuted,
     RecordsSummary,
 )
 from repromia.roles import assign_roles, role_sizes
-from repromia.scoring import Scored, identity_scores, run_attack
-from repromia.signals import Scores
+from repromia.scoring import run_attack
+from repromia.signals import Scores, TokenSignals
 from repromia.store import Store, code_digest, digest
-from repromia.supervision import SAME_SUPERVISION, Supervised, same_supervision
-from repromia.views import Views
+from repromia.supervision import Supervised, same_supervision
+from repromia.views import Cost, Views
 
 if TYPE_CHECKING:
     from repromia.programs.soft_prompt import SoftPrompt
@@ -66,10 +64,13 @@ class Audit:
 
 
 @dataclass
-class _Models:
-    target: LanguageModel
-    reference: LanguageModel | None
-    null_reference: LanguageModel | None
+class _Where:
+    """What several views share: storage, progress, costs, and signals in memory."""
+
+    store: Store
+    progress: Progress
+    costs: list[Cost] = field(default_factory=list)
+    memory: dict[str, tuple[TokenSignals, ...]] = field(default_factory=dict)
 
 
 def run_audit(
@@ -103,15 +104,17 @@ def run_audit(
     )
     store.event("roles", fit=len(roles.fit), select=len(roles.select), eval=len(roles.eval))
     target, reference, null_reference = models
-    views = _views(target, reference, judge, settings, store, progress)
+    where = _Where(store, progress)
+    views = _views(target, reference, judge, settings, where)
     views.ask("target", Identity())  # a target that cannot answer at all ends the audit here
 
     rows, scores, supervised = _attack_rows(chosen, views, judge, settings)
     blind, blind_scores = blind_results(kept, judge, settings.seed)
     scores |= blind_scores
     headline = _headline(rows, settings)
-    gains = tuple(_gains(rows, scores, chosen, views, judge, blind, headline))
-    null = _null(chosen, _Models(target, reference, null_reference), views, judge, settings)
+    null, null_scores = _null(chosen, (reference, null_reference), where, judge, settings)
+    gains = tuple(paired_gains(rows, scores, chosen, views, judge, blind, headline))
+    gains += null_gains(rows, scores, null_scores, judge, headline)
     permuted = tuple(_permuted(chosen, supervised, views, judge, settings))
     findings = (
         headline_finding(headline, blind, gains),
@@ -180,18 +183,13 @@ def versions() -> dict[str, str]:
 
 
 def _views(
-    target: LanguageModel,
-    reference: LanguageModel | None,
-    judge: Judge,
-    settings: Settings,
-    store: Store,
-    progress: Progress,
-    memory: dict[str, Any] | None = None,
+    target: LanguageModel, reference: LanguageModel | None, judge: Judge, settings: Settings, where: _Where
 ) -> Views:
+    """Views of all records by a target, stored and counted in `where`."""
     records = all_records(judge.roles)
     longest = max(len(one.ids) for one in target.encode(records.contents, records.ids))
-    binding = Binding(target, judge.roles.fit, judge.roles.select, settings.seed, progress, longest)
-    views = Views({"target": target}, records, binding, store, memory={} if memory is None else memory)
+    binding = Binding(target, judge.roles.fit, judge.roles.select, settings.seed, where.progress, longest)
+    views = Views({"target": target}, records, binding, where.store, where.costs, where.memory)
     if reference is not None:
         from repromia.targets.language import check_same_tokens
 
@@ -229,66 +227,22 @@ def _not_run(settings: Settings) -> AttackResult:
     )
 
 
-def _gains(
-    rows: Sequence[AttackResult],
-    scores: dict[str, Scores],
+def _null(
     chosen: Sequence[Chosen],
-    views: Views,
+    references: Sequence[LanguageModel | None],
+    where: _Where,
     judge: Judge,
-    blind: Sequence[BlindResult],
-    headline: AttackResult | None,
-) -> list[Gain]:
-    """Paired differences: reprogrammed over its fair rivals, the headline over every blind baseline."""
-    gains: list[Gain] = []
-    passive = best_on_select([row for row in rows if row.kind == "passive"])
-    specs = {one.name: one for one in chosen}
-    for row in rows:
-        if row.name not in scores:
-            continue
-        own = (row.name, scores[row.name])
-        if row.kind == "reprogrammed":
-            if passive is not None:
-                gains.append(judge.gain("best_passive", own, (passive.name, scores[passive.name])))
-            if SAME_SUPERVISION in scores:
-                gains.append(judge.gain("same_supervision", own, (SAME_SUPERVISION, scores[SAME_SUPERVISION])))
-            same = identity_scores(specs[row.name], views)
-            gains.append(judge.gain("identity", own, (f"identity of {row.name}", same)))
-        if headline is not None and row.name == headline.name:
-            gains += [judge.gain("blind", own, (one.fitted.name, scores[one.fitted.name])) for one in blind]
-        elif blind:
-            best = max(blind, key=lambda one: one.cross_validated_auc.estimate).fitted.name
-            gains.append(judge.gain("blind", own, (best, scores[best])))
-    return gains
-
-
-def _null(chosen: Sequence[Chosen], models: _Models, views: Views, judge: Judge, settings: Settings) -> NullTarget:
+    settings: Settings,
+) -> tuple[NullTarget, dict[str, Scores]]:
     """The attacks on the reference, which did not see the records."""
+    first, second = references
     if not settings.controls:
-        return NullTarget(status="not_available", reason="controls were switched off")
-    if models.reference is None:
-        return NullTarget(
-            status="not_available",
-            reason="no reference model was given, so no model is known that cannot have seen the records",
-        )
-    binding = views.binding
-    asked = _views(
-        models.reference, models.null_reference, judge, settings, views.store, binding.progress, views.memory
-    )
-    name = models.null_reference.name if models.null_reference else ""
-    table, scores = null_target(chosen, asked, judge, models.reference.name, name)
-    scored = [Scored(one, scores.get(one.name), used=_used(one, asked)) for one in chosen if one.name in scores]
-    extra: list[NullRow] = []
-    from repromia.controls import null_row
-
-    for head in same_supervision(scored, judge.roles.fit, seed=settings.seed):
-        extra.append(null_row(head.name, head.scored, judge))
-        if head.scored.scores is not None:
-            scores[head.name] = head.scored.scores
-    return table.model_copy(update={"rows": (*table.rows, *extra), "joint_p": joint_null(judge, scores)})
-
-
-def _used(chosen: Chosen, views: Views) -> frozenset[str]:
-    return run_attack(chosen, views).used
+        return NullTarget(status="not_available", reason="controls were switched off"), {}
+    if first is None:
+        reason = "no reference model was given, so no model is known that cannot have seen the records"
+        return NullTarget(status="not_available", reason=reason), {}
+    asked = _views(first, second, judge, settings, where)
+    return null_target(chosen, asked, judge, name=first.name, reference=second.name if second else "")
 
 
 def _permuted(

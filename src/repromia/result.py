@@ -83,7 +83,7 @@ class Gain(Figures):
 
     attack: str
     over: str
-    role: Literal["best_passive", "same_supervision", "blind", "identity"]
+    role: Literal["best_passive", "same_supervision", "blind", "identity", "null_target"]
     auc: Estimate
     tpr_at_fpr: tuple[tuple[float, Estimate], ...] = ()  # (fpr, gain)
 

@@ -70,7 +70,7 @@ def _supervised(name: str, features: Sequence[Scored], fit: LabelledRecords, see
         "C": head.strength,
     }
     seconds = time.perf_counter() - began
-    passes = max((one.passes for one in kept), default=0.0)
+    passes = 1 + sum(one.passes - 1 for one in kept if one.passes > 1)  # the plain view is shared
     return Supervised(
         name,
         Scored(Chosen(name, _ROW, {}), scores, details={"head": details}, passes=passes, seconds=seconds),

@@ -16,7 +16,7 @@ __all__ = ["RocPoints", "render_html"]
 
 _LABELLED: Final = 8
 _GAINS_SHOWN: Final = 24
-_GAIN_ORDER: Final = ("best_passive", "same_supervision", "blind", "identity")
+_GAIN_ORDER: Final = ("best_passive", "same_supervision", "null_target", "blind", "identity")
 
 
 class _Row(NamedTuple):

@@ -22,6 +22,7 @@ GAIN_WORDS: Final[dict[str, str]] = {
     "same_supervision": "head with the same supervision",
     "blind": "blind baseline",
     "identity": "same attack without the program",
+    "null_target": "same attack on the null target",
 }
 
 # Joiners are part of ordinary Persian, Hindi and emoji text; they hide nothing.

@@ -178,7 +178,7 @@ class LanguageModel:
         self.tokens_asked += len(embedded)
         return read_key_values(output) or embedded
 
-    def embed(self, ids: Tensor) -> Float[Tensor, "token width"]:
+    def embed(self, ids: Tensor) -> Float[Tensor, "*batch token width"]:
         """Input embeddings of token ids, as the model's own embedding layer gives them."""
         embedded: Tensor = self.model.get_input_embeddings()(ids.to(self.device))
         return embedded
@@ -196,6 +196,7 @@ class LanguageModel:
         if isinstance(prefix, KeyValues):
             hidden = self._body(input_ids=ids, past_key_values=cache_for_batch(prefix, len(batch), self.model))
         elif prefix is not None:
+            self.tokens_asked += len(batch) * len(prefix)
             front = prefix[None].expand(len(batch), -1, -1).to(self.embeddings.dtype)
             hidden = self._body(inputs_embeds=torch.cat([front, self.embed(ids)], 1))[:, len(prefix) :]
         else:

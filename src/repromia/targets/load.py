@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,13 +111,15 @@ def _peft_types(model: Any) -> list[Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No loading bars or reports of transformers: what matters is checked and raised here."""
+    """No loading bars, reports or deprecations of transformers and peft: what matters is checked and raised here."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bars:
@@ -211,9 +214,10 @@ def _load_adapter(folder: Path, options: LoadOptions) -> tuple[Any, Any]:
         )
     model = _load_model(base, options)
     try:
-        with quiet():
+        with quiet(), warnings.catch_warnings():
+            warnings.filterwarnings("error", "Found missing adapter keys", UserWarning)  # they would stay random
             model = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UserWarning) as error:
         raise TargetError(
             f"The adapter {str(folder)!r} cannot be loaded onto {base!r}.",
             expected="adapter_model.safetensors made for this base",

@@ -12,6 +12,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from repromia.errors import TargetError
 from repromia.targets.fingerprint import masked_fingerprint
+from repromia.targets.load import quiet
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,23 @@ class MaskedModel:
     def load(path: str) -> MaskedModel:
         """Load from a folder or a hub id named by the user. Raises TargetError."""
         try:
-            model = AutoModelForMaskedLM.from_pretrained(path, use_safetensors=True).eval()
-            tokenizer = AutoTokenizer.from_pretrained(path)
+            with quiet():
+                model, info = AutoModelForMaskedLM.from_pretrained(path, use_safetensors=True, output_loading_info=True)
+                tokenizer = AutoTokenizer.from_pretrained(path)
         except (OSError, ValueError, RuntimeError) as error:
             raise TargetError(
                 f"The masked language model {path!r} cannot be loaded.",
                 expected="a folder with config.json, model.safetensors and a tokenizer",
                 found=str(error).splitlines()[0][:200],
             ) from error
+        if info["missing_keys"]:
+            raise TargetError(
+                f"The checkpoint {path!r} does not fill a masked language model: its guesses would be random.",
+                found=f"missing: {sorted(info['missing_keys'])[:3]}",
+            )
         if tokenizer.mask_token_id is None:
             raise TargetError(f"The tokenizer of {path!r} has no mask token, so it cannot propose neighbours.")
-        return MaskedModel(model, tokenizer)
+        return MaskedModel(model.eval(), tokenizer)
 
     def neighbour(self, text: str, share: float, top: int, generator: np.random.Generator) -> str:
         """The text with `share` of its tokens replaced by likely others."""
@@ -54,7 +61,7 @@ class MaskedModel:
         chosen = generator.choice(places, size=max(1, int(share * len(places))), replace=False)
         masked = ids.clone()
         masked[torch.from_numpy(chosen)] = self.tokenizer.mask_token_id
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference mode, whose tensors cannot be written to below
             logits = self.model(input_ids=masked[None]).logits[0]
         for at in chosen:
             logits[at, [int(ids[at]), *special]] = -torch.inf

@@ -1,0 +1,6 @@
+"""Everything that `make bench` prints."""
+
+from benchmarks import memory, speed
+
+speed.main()
+memory.main()

@@ -1,0 +1,207 @@
+"""Every control catches the failure it is there for: each one is planted here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pytest
+
+from repromia import controls
+from repromia.attacks import Ask, Attack, Chosen, Fact, Plain, parse
+from repromia.config import Settings
+from repromia.controls import joint_null, null_target, permuted_head, permuted_program
+from repromia.evaluate import Judge, all_records
+from repromia.findings import other_findings
+from repromia.heads import Features
+from repromia.learn import RECIPES, learn_soft_prompt
+from repromia.pipeline import run_audit
+from repromia.programs import Binding
+from repromia.programs.saved import save_soft_prompt
+from repromia.programs.soft_prompt import SoftPrompt
+from repromia.progress import Silent
+from repromia.records import LabelledRecords, Records
+from repromia.result import AuditResult, Duplicates, NullTarget, Permuted, RecordsSummary
+from repromia.roles import Roles, assign_roles, role_sizes
+from repromia.signals import Scores, TokenSignals
+from repromia.store import Store
+from repromia.supervision import same_supervision
+from repromia.targets.language import LanguageModel
+from repromia.views import Views
+from small import SmallModels
+
+
+def labelled(members: list[str], nonmembers: list[str]) -> LabelledRecords:
+    texts = (*members, *nonmembers)
+    ids = tuple(f"r{row}" for row in range(len(texts)))
+    return LabelledRecords(Records(ids, texts, ids), np.arange(len(texts)) < len(members))
+
+
+def audited(target: LanguageModel, records: LabelledRecords, attacks: str, headline: str) -> AuditResult:
+    settings = Settings(attacks=(attacks,), headline=headline, bootstrap=200, controls=False)
+    return run_audit((target, None, None), records, settings, store=Store(None), progress=Silent()).result
+
+
+@pytest.fixture(scope="module")
+def roles(models: SmallModels) -> Roles:
+    return assign_roles(labelled(models.members, models.nonmembers))
+
+
+@pytest.fixture(scope="module")
+def judge(roles: Roles) -> Judge:
+    return Judge(roles, (0.05,), 400, 0)
+
+
+def views_of(target: LanguageModel, roles: Roles) -> Views:
+    binding = Binding(target, roles.fit, roles.select, 0, Silent(), 128)
+    return Views({"target": target}, all_records(roles), binding, Store(None))
+
+
+def chosen(function: object, kind: str = "passive") -> Chosen:
+    return Chosen("planted", Attack("planted", function, kind, "labels", (), "planted", False), {})  # type: ignore[arg-type]
+
+
+def findings_codes(null: NullTarget, permuted: tuple[Permuted, ...], roles: Roles) -> list[str]:
+    summary = RecordsSummary(
+        n_members=0, n_nonmembers=0, grouped=False, roles=role_sizes(roles), duplicates=Duplicates(), digest=""
+    )
+    return [one.code for one in other_findings((), (), (), null, permuted, summary)]
+
+
+def test_a_leaked_label_shows_on_a_model_that_cannot_have_seen_the_records(
+    models: SmallModels, roles: Roles, judge: Judge
+) -> None:
+    """Half of the members' labels leak. The honest attack beside it: false alarm 1 in 100, at a fixed seed."""
+    leaked = set(models.members[::2])
+
+    def cheat(plain: Plain, texts: Annotated[list[str], Fact("texts")]) -> Scores:
+        return plain.average(plain.logprob) + 10.0 * np.array([text in leaked for text in texts])
+
+    honest, scores = null_target([parse("loss")], views_of(models.base, roles), judge, "base", "")
+    assert joint_null(judge, scores) > 0.01  # type: ignore[operator]
+    caught, scores = null_target([parse("loss"), chosen(cheat)], views_of(models.base, roles), judge, "base", "")
+    row = next(row for row in caught.rows if row.name == "planted")
+    assert row.auc is not None
+    assert row.auc.low > 0.6
+    joint_p = joint_null(judge, scores)
+    assert joint_p is not None
+    assert joint_p < 0.01
+    assert "null_above_chance" in findings_codes(caught.model_copy(update={"joint_p": joint_p}), (), roles)
+    assert "null_above_chance" not in findings_codes(honest, (), roles)
+
+
+def test_reference_attacks_on_the_null_target_need_a_second_reference(
+    models: SmallModels, roles: Roles, judge: Judge
+) -> None:
+    table, scores = null_target([parse("reference")], views_of(models.base, roles), judge, "base", "")
+    assert [row.status for row in table.rows] == ["not_available"]
+    assert "--null-reference" in table.rows[0].reason
+    assert joint_null(judge, scores) is None
+
+
+def test_shifted_data_is_not_attributable_to_the_model(models: SmallModels) -> None:
+    """The model never saw the records, and the attack works: the two sides are different kinds of text."""
+    shouted = [text.upper() for text in models.nonmembers]
+    result = audited(models.base, labelled(models.members, shouted), "loss", "loss")
+    row = result.attack("loss")
+    assert row.auc is not None
+    assert row.auc.low > 0.9
+    assert result.findings[0].code == "not_attributable"
+    assert "blind_above_chance" in [one.code for one in result.findings]
+
+
+def test_swapped_sides_are_reversed_and_not_low_risk(models: SmallModels) -> None:
+    result = audited(models.leaky, labelled(models.nonmembers, models.members), "loss", "loss")
+    row = result.attack("loss")
+    assert row.auc is not None
+    assert row.auc.high < 0.5
+    assert result.findings[0].code == "reversed"
+
+
+def test_a_program_that_does_nothing_gains_exactly_nothing_and_is_said_not_to_help(
+    models: SmallModels, tmp_path: Path
+) -> None:
+    path = tmp_path / "nothing.safetensors"
+    save_soft_prompt(SoftPrompt(np.zeros((0, 64), np.float32), {"kept": "identity"}), path)
+    spec = f"reprogram:program={path}"
+    result = audited(models.leaky, labelled(models.members, models.nonmembers), f"loss,{spec}", "loss")
+    (gain,) = [one for one in result.gains if one.role == "identity"]
+    assert (gain.auc.estimate, gain.auc.low, gain.auc.high) == (0, 0, 0)
+    assert result.attack(spec).auc == result.attack("loss").auc
+    (finding,) = [one for one in result.findings if one.code.startswith("reprogramming")]
+    assert finding.code == "reprogramming_did_not_help"
+    assert "did not" in finding.sentence
+    assert "no learned prompt is used" in finding.sentence
+
+
+def test_a_head_that_sees_true_labels_fails_on_permuted_ones(
+    judge: Judge, roles: Roles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The features carry nothing; the cheating head looks the truth up, whatever labels it is given."""
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(len(all_records(roles)), 3))
+    truth = np.concatenate([roles.fit.member, roles.select.member, judge.member])
+    everything = np.ones(len(roles.fit), dtype=bool)
+    honest = permuted_head("head", features, everything, judge, repeats=10, seed=0)
+    assert honest.passed
+
+    def cheat(learned: Features, member: np.ndarray, *, groups: tuple[str, ...], seed: int) -> object:
+        noise = np.random.default_rng(len(calls)).normal(size=len(judge.member))
+        calls.append(member)
+        return lambda asked: truth[judge.eval_rows] + noise
+
+    calls: list[np.ndarray] = []
+    monkeypatch.setattr(controls, "fit_head", cheat)
+    caught = permuted_head("head", features, everything, judge, repeats=10, seed=0)
+    assert caught.low > 0.6
+    assert not caught.passed
+    assert findings_codes(NullTarget(status="not_available"), (caught,), roles) == ["no_null", "permuted_labels"]
+    assert all(call.sum() == roles.fit.member.sum() for call in calls)
+    assert len({call.tobytes() for call in calls}) == 10  # another permutation each time
+
+
+def test_a_program_that_sees_true_labels_fails_on_permuted_ones(
+    models: SmallModels, roles: Roles, judge: Judge
+) -> None:
+    inside = set(models.members)
+
+    def cheat(
+        plain: Plain,
+        asked: Annotated[TokenSignals, Ask("lower_case")],
+        texts: Annotated[list[str], Fact("texts")],
+    ) -> Scores:
+        truth = np.array([text in inside for text in texts])
+        programmed = plain.offsets.tolist() != asked.offsets.tolist()
+        return plain.average(plain.logprob) + 10.0 * truth * programmed
+
+    caught = permuted_program(chosen(cheat, "reprogrammed"), views_of(models.base, roles), judge, repeats=2)
+    assert caught is not None
+    assert (caught.compared_with, caught.repeats) == (0.0, 2)
+    assert caught.low > 0
+    assert not caught.passed
+
+
+def test_a_program_learned_on_permuted_labels_may_not_gain(models: SmallModels, roles: Roles, judge: Judge) -> None:
+    """At a fixed seed; one-sided false alarm 2.5 %."""
+    control = permuted_program(parse("reprogram:length=4:steps=1"), views_of(models.leaky, roles), judge, repeats=2)
+    assert control is not None
+    assert control.passed
+
+
+def test_what_learns_cannot_open_sealed_labels(models: SmallModels, roles: Roles) -> None:
+    smuggled = LabelledRecords(roles.eval, roles.eval_labels)  # type: ignore[arg-type]
+    with pytest.raises((TypeError, AttributeError)):
+        learn_soft_prompt(models.leaky, smuggled, roles.select, RECIPES["forgetting"], seed=0, progress=Silent())
+    with pytest.raises((TypeError, AttributeError)):
+        learn_soft_prompt(
+            models.leaky,
+            roles.fit,
+            smuggled,
+            replace(RECIPES["forgetting"], steps=0, length=2),
+            seed=0,
+            progress=Silent(),
+        )
+    with pytest.raises((TypeError, AttributeError)):
+        same_supervision([], smuggled, seed=0)

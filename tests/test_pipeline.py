@@ -1,0 +1,268 @@
+"""A whole audit of a small leaky model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from repromia import attacks, pipeline
+from repromia.attacks import Plain
+from repromia.config import Settings
+from repromia.errors import AttackError
+from repromia.pipeline import Audit, audit_key, run_audit
+from repromia.progress import Silent
+from repromia.records import LabelledRecords, Records
+from repromia.result import AuditResult
+from repromia.roles import Roles, assign_roles
+from repromia.sealed import SealedLabels
+from repromia.signals import Scores
+from repromia.store import Store
+from repromia.targets.fingerprint import model_fingerprint
+from small import SmallModels
+
+LEARNED = "reprogram:length=4:steps=1"
+QUICK = Settings(attacks=("loss,min_k,recall:shots=3,reference", LEARNED), bootstrap=200, controls=False)
+
+
+@pytest.fixture(scope="module")
+def labelled(models: SmallModels) -> LabelledRecords:
+    texts = (*models.members, *models.nonmembers)
+    ids = tuple(f"r{row}" for row in range(len(texts)))
+    return LabelledRecords(Records(ids, texts, ids), np.arange(len(texts)) < len(models.members))
+
+
+def audited(
+    models: SmallModels, labelled: LabelledRecords, settings: Settings = QUICK, *, reference: bool = True
+) -> Audit:
+    with_reference = (models.leaky, models.base if reference else None, None)
+    return run_audit(with_reference, labelled, settings, store=Store(None), progress=Silent())
+
+
+@pytest.fixture(scope="module")
+def quick(models: SmallModels, labelled: LabelledRecords) -> Audit:
+    return audited(models, labelled)
+
+
+@pytest.fixture(scope="module")
+def controlled(models: SmallModels, labelled: LabelledRecords) -> Audit:
+    settings = Settings(attacks=("loss", LEARNED), bootstrap=200, program_permutations=1)
+    return audited(models, labelled, settings)
+
+
+def test_finds_the_leak_and_shows_every_row(quick: Audit) -> None:
+    result = quick.result
+    names = ["loss", "min_k", "recall:shots=3", "reference", LEARNED]
+    assert [row.name for row in result.attacks[:5]] == names
+    assert [row.name for row in result.attacks[5:]] == ["same_supervision", "same_supervision:references=true"]
+    assert result.status == "complete"
+    assert result.findings[0].code == "found"
+    for row in result.attacks:
+        assert row.status == "measured"
+        assert row.auc is not None
+        assert 0.6 < row.auc.low < row.auc.estimate < row.auc.high <= 1
+        assert (row.n_members, row.n_nonmembers) == (84, 84)
+    refused = {one.fpr: one.status for one in result.attack("loss").tpr_at_fpr}
+    assert refused[0.01] == refused[0.001] == "refused"  # 84 non-members cannot say
+
+
+def test_result_goes_through_json_unchanged(controlled: Audit, quick: Audit) -> None:
+    for result in (controlled.result, quick.result):
+        text = result.model_dump_json()
+        assert AuditResult.model_validate_json(text).model_dump_json() == text
+        assert "NaN" not in text
+
+
+def test_figures_belong_to_the_scores_they_stand_beside(quick: Audit) -> None:
+    """The AUC again, from the exported scores, roles and labels, by counting pairs."""
+    in_eval = np.array(quick.roles) == "eval"
+    member = quick.member[in_eval]
+    for row in quick.result.attacks:
+        own = quick.scores[row.name][in_eval]
+        inside, outside = own[member][:, None], own[~member][None]
+        assert row.auc is not None
+        assert row.auc.estimate == pytest.approx(((inside > outside) + 0.5 * (inside == outside)).mean())
+
+
+def test_exported_labels_are_those_given(quick: Audit, labelled: LabelledRecords) -> None:
+    given = dict(zip(labelled.records.ids, labelled.member.tolist(), strict=True))
+    assert [given[name] for name in quick.records.ids] == quick.member.tolist()
+    assert len(set(quick.records.ids)) == len(labelled) == len(quick.roles)
+    prefix = quick.result.attack("recall:shots=3").details["prefixed"]
+    assert 1 <= prefix["shots"] <= prefix["shots_asked"] == 3
+
+
+def test_the_same_audit_twice_gives_identical_figures(
+    quick: Audit, models: SmallModels, labelled: LabelledRecords
+) -> None:
+    again = audited(models, labelled)
+    for name, scores in quick.scores.items():
+        assert again.scores[name].tolist() == scores.tolist(), name
+    one, two = (audit.result.model_dump(exclude={"created", "seconds", "views", "attacks"}) for audit in (quick, again))
+    assert one == two
+    for left, right in zip(quick.result.attacks, again.result.attacks, strict=True):
+        assert left.model_dump(exclude={"seconds"}) == right.model_dump(exclude={"seconds"})
+
+
+def test_the_order_of_the_records_does_not_matter(quick: Audit, models: SmallModels, labelled: LabelledRecords) -> None:
+    turned = audited(models, labelled.take(range(len(labelled))[::-1]))
+    assert turned.records == quick.records
+    for row in quick.result.attacks:
+        assert row.auc is not None
+        assert turned.result.attack(row.name).auc == row.auc
+
+
+def test_eval_labels_change_figures_and_nothing_that_was_learned(
+    quick: Audit, models: SmallModels, labelled: LabelledRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the labels of eval are turned round: every score stays bit for bit, every AUC becomes 1 - AUC."""
+
+    def turned(kept: LabelledRecords, *, fit: float, select: float, seed: int) -> Roles:
+        roles = assign_roles(kept, fit=fit, select=select, seed=seed)
+        opened = roles.eval_labels.open_to_measure()
+        return Roles(roles.fit, roles.select, roles.eval, SealedLabels(~opened))
+
+    monkeypatch.setattr(pipeline, "assign_roles", turned)
+    other = audited(models, labelled)
+    assert other.result.headline == quick.result.headline
+    for name, scores in quick.scores.items():
+        assert other.scores[name].tolist() == scores.tolist(), name
+    for row in quick.result.attacks:
+        same = other.result.attack(row.name)
+        assert same.select_auc == row.select_auc
+        assert same.details == row.details
+        assert same.auc is not None
+        assert row.auc is not None
+        assert same.auc.estimate == pytest.approx(1 - row.auc.estimate)
+
+
+def test_weights_are_bit_identical_afterwards(models: SmallModels, quick: Audit, controlled: Audit) -> None:
+    for audit in (quick, controlled):
+        target = models.leaky
+        assert audit.result.target["fingerprint"] == model_fingerprint(target.model, target.encoder, adapter=True)
+    assert all(weight.grad is None for weight in models.leaky.model.parameters())
+
+
+@pytest.fixture
+def failing_attack() -> Iterator[str]:
+    @attacks.attack(citation="this test, written by hand", default=False)
+    def falls_over(plain: Plain) -> Scores:
+        """Raises."""
+        raise RuntimeError("planted failure")
+
+    yield "falls_over"
+    del attacks._REGISTRY["falls_over"]
+
+
+@pytest.mark.parametrize("headline", ["", "falls_over"])
+def test_an_attack_that_raises_is_a_failed_row_and_never_a_number(
+    failing_attack: str, headline: str, models: SmallModels, labelled: LabelledRecords
+) -> None:
+    settings = Settings(attacks=(f"loss,{failing_attack}",), headline=headline, bootstrap=200, controls=False)
+    audit = audited(models, labelled, settings)
+    assert audit.result.status == "complete_with_failures"
+    row = audit.result.attack(failing_attack)
+    assert (row.status, row.auc, row.select_auc, row.tpr_at_fpr) == ("failed", None, None, ())
+    assert row.reason == "RuntimeError: planted failure"
+    assert failing_attack not in audit.scores
+    assert [one.level for one in audit.result.findings if one.code == "attack_failed"] == ["warning"]
+    if headline:
+        assert audit.result.findings[0].code == "could_not_measure"
+        assert "says nothing about the risk" in audit.result.findings[0].sentence
+    else:
+        assert audit.result.headline != failing_attack
+
+
+@pytest.fixture
+def lucky_attacks(models: SmallModels) -> Iterator[tuple[str, str]]:
+    """One that is perfect on select and useless on eval, one the other way round."""
+    found = assign_roles(_labelled(models))
+    inside, in_select = set(models.members), set(found.select.records.contents)
+
+    def truth_on(texts: list[str], select: bool) -> Scores:
+        noise = np.random.default_rng(0).normal(size=len(texts))
+        known = np.array([(text in in_select) == select for text in texts])
+        return noise + 10.0 * known * np.array([text in inside for text in texts])
+
+    @attacks.attack(citation="planted", kind="reference", default=False)
+    def good_on_select(texts: attacks.Annotated[list[str], attacks.Fact("texts")]) -> Scores:
+        """Perfect on select."""
+        return truth_on(texts, True)
+
+    @attacks.attack(citation="planted", kind="reference", default=False)
+    def good_on_eval(texts: attacks.Annotated[list[str], attacks.Fact("texts")]) -> Scores:
+        """Perfect on eval."""
+        return truth_on(texts, False)
+
+    yield "good_on_select", "good_on_eval"
+    del attacks._REGISTRY["good_on_select"], attacks._REGISTRY["good_on_eval"]
+
+
+def _labelled(models: SmallModels) -> LabelledRecords:
+    texts = (*models.members, *models.nonmembers)
+    ids = tuple(f"r{row}" for row in range(len(texts)))
+    return LabelledRecords(Records(ids, texts, ids), np.arange(len(texts)) < len(models.members))
+
+
+def test_headline_is_chosen_on_select_even_where_another_is_better_on_eval(
+    lucky_attacks: tuple[str, str], models: SmallModels, labelled: LabelledRecords
+) -> None:
+    audit = audited(models, labelled, Settings(attacks=lucky_attacks, bootstrap=200, controls=False))
+    on_select, on_eval = (audit.result.attack(name).auc for name in lucky_attacks)
+    assert on_select is not None
+    assert on_eval is not None
+    assert on_eval.estimate > 0.95 > 0.65 > on_select.estimate
+    assert audit.result.headline == "good_on_select"
+    assert audit.result.headline_rule == "best AUC on the select role"
+    assert audit.result.findings[0].code == "nothing_found"
+
+
+def test_a_named_headline_is_kept_and_must_be_among_the_attacks(models: SmallModels, labelled: LabelledRecords) -> None:
+    named = Settings(attacks=("loss,min_k",), headline="loss", bootstrap=200, controls=False)
+    result = audited(models, labelled, named).result
+    assert (result.headline, result.headline_rule) == ("loss", "named beforehand")
+    with pytest.raises(AttackError, match="not among the attacks"):
+        audited(models, labelled, named.model_copy(update={"headline": "surp"}))
+    with pytest.raises(AttackError, match="did you mean"):
+        audited(models, labelled, named.model_copy(update={"headline": "los"}))
+
+
+def test_without_a_reference_there_is_no_null_and_that_is_said(models: SmallModels, labelled: LabelledRecords) -> None:
+    settings = Settings(attacks=("loss",), bootstrap=200, program_permutations=0)
+    result = audited(models, labelled, settings, reference=False).result
+    assert result.null_target.status == "not_available"
+    assert "no reference model" in result.null_target.reason
+    assert result.null_target.rows == ()
+    assert "no_null" in [one.code for one in result.findings]
+
+
+def test_controls_of_an_honest_audit_find_nothing(controlled: Audit) -> None:
+    """Fixed seed. Joint test: false alarm 1 %; permuted labels: 1 % for the head, 2.5 % for the program."""
+    result = controlled.result
+    assert result.null_target.status == "measured"
+    assert result.null_target.target == "base"
+    assert [row.name for row in result.null_target.rows] == ["loss", LEARNED, "same_supervision"]
+    assert result.null_target.joint_p is not None
+    assert result.null_target.joint_p > 0.01
+    assert [(one.name, one.repeats, one.passed) for one in result.permuted] == [
+        ("same_supervision", 50, True),
+        (LEARNED, 1, True),
+    ]
+    assert not {"null_above_chance", "permuted_labels"} & {one.code for one in result.findings}
+
+
+def test_key_tells_audits_apart(models: SmallModels, labelled: LabelledRecords) -> None:
+    """Another target, reference, label, record or setting is another audit; the same is the same."""
+    base = audit_key(models.leaky, (models.base, None), labelled, QUICK)
+    assert audit_key(models.leaky, (models.base, None), labelled, QUICK) == base
+    one_label = labelled.member.copy()
+    one_label[0] = False
+    others = [
+        audit_key(models.base, (models.base, None), labelled, QUICK),
+        audit_key(models.leaky, (None, None), labelled, QUICK),
+        audit_key(models.leaky, (models.base, None), LabelledRecords(labelled.records, one_label), QUICK),
+        audit_key(models.leaky, (models.base, None), labelled.take(range(239)), QUICK),
+        audit_key(models.leaky, (models.base, None), labelled, QUICK.model_copy(update={"seed": 1})),
+    ]
+    assert len({base, *others}) == 6
