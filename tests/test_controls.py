@@ -12,9 +12,10 @@ import pytest
 from repromia import controls
 from repromia.attacks import Ask, Attack, Chosen, Fact, Plain, parse
 from repromia.config import Settings
-from repromia.controls import joint_null, null_target, permuted_head, permuted_program
+from repromia.controls import null_target, permuted_head, permuted_program
 from repromia.evaluate import Judge, all_records
-from repromia.findings import other_findings
+from repromia.findings import headline_finding, other_findings
+from repromia.gains import null_gains
 from repromia.heads import Features
 from repromia.learn import RECIPES, learn_soft_prompt
 from repromia.pipeline import run_audit
@@ -25,6 +26,7 @@ from repromia.progress import Silent
 from repromia.records import LabelledRecords, Records
 from repromia.result import AuditResult, Duplicates, NullTarget, Permuted, RecordsSummary
 from repromia.roles import Roles, assign_roles, role_sizes
+from repromia.scoring import run_attack
 from repromia.signals import Scores, TokenSignals
 from repromia.store import Store
 from repromia.supervision import same_supervision
@@ -70,35 +72,53 @@ def findings_codes(null: NullTarget, permuted: tuple[Permuted, ...], roles: Role
     return [one.code for one in other_findings((), (), (), null, permuted, summary)]
 
 
-def test_a_leaked_label_shows_on_a_model_that_cannot_have_seen_the_records(
-    models: SmallModels, roles: Roles, judge: Judge
-) -> None:
-    """Half of the members' labels leak. The honest attack beside it: false alarm 1 in 100, at a fixed seed."""
-    leaked = set(models.members[::2])
+def knows(leaked: set[str]) -> Chosen:
+    """An attack to which the labels of some members leaked."""
 
     def cheat(plain: Plain, texts: Annotated[list[str], Fact("texts")]) -> Scores:
         return plain.average(plain.logprob) + 10.0 * np.array([text in leaked for text in texts])
 
-    honest, scores = null_target([parse("loss")], views_of(models.base, roles), judge, "base", "")
-    assert joint_null(judge, scores) > 0.01  # type: ignore[operator]
-    caught, scores = null_target([parse("loss"), chosen(cheat)], views_of(models.base, roles), judge, "base", "")
+    return chosen(cheat)
+
+
+def null_of(one: Chosen, models: SmallModels, roles: Roles) -> tuple[NullTarget, dict[str, Scores]]:
+    return null_target([one], views_of(models.base, roles), Judge(roles, (0.05,), 400, 0), name="base", reference="")
+
+
+def test_a_leaked_label_shows_on_a_model_that_cannot_have_seen_the_records(models: SmallModels, roles: Roles) -> None:
+    """Half of the members' labels leak. The honest attack beside it: false alarm 1 in 100, at a fixed seed."""
+    caught, _ = null_of(knows(set(models.members[::2])), models, roles)
+    honest, _ = null_of(parse("loss"), models, roles)
     row = next(row for row in caught.rows if row.name == "planted")
     assert row.auc is not None
     assert row.auc.low > 0.6
-    joint_p = joint_null(judge, scores)
-    assert joint_p is not None
-    assert joint_p < 0.01
-    assert "null_above_chance" in findings_codes(caught.model_copy(update={"joint_p": joint_p}), (), roles)
+    assert caught.joint_p is not None
+    assert honest.joint_p is not None
+    assert caught.joint_p < 0.01 < honest.joint_p
+    assert "null_above_chance" in findings_codes(caught, (), roles)
     assert "null_above_chance" not in findings_codes(honest, (), roles)
 
 
-def test_reference_attacks_on_the_null_target_need_a_second_reference(
+def test_an_attack_that_does_as_well_on_the_null_target_is_not_attributed_to_the_model(
     models: SmallModels, roles: Roles, judge: Judge
 ) -> None:
-    table, scores = null_target([parse("reference")], views_of(models.base, roles), judge, "base", "")
+    codes = {}
+    for name, one in (("leaked", knows(set(models.members))), ("honest", parse("loss"))):
+        _, null_scores = null_of(one, models, roles)
+        scored = run_attack(one, views_of(models.leaky, roles))
+        assert scored.scores is not None
+        row = judge.row(one.name, scored)
+        gains = null_gains([row], {one.name: scored.scores}, null_scores, judge, row)
+        codes[name] = headline_finding(row, (), gains).code
+    assert codes == {"leaked": "not_separable_from_null", "honest": "found"}
+
+
+def test_reference_attacks_on_the_null_target_need_a_second_reference(models: SmallModels, roles: Roles) -> None:
+    table, scores = null_of(parse("reference"), models, roles)
     assert [row.status for row in table.rows] == ["not_available"]
     assert "--null-reference" in table.rows[0].reason
-    assert joint_null(judge, scores) is None
+    assert table.joint_p is None
+    assert scores == {}
 
 
 def test_shifted_data_is_not_attributable_to_the_model(models: SmallModels) -> None:

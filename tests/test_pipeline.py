@@ -175,10 +175,9 @@ def test_an_attack_that_raises_is_a_failed_row_and_never_a_number(
 
 
 @pytest.fixture
-def lucky_attacks(models: SmallModels) -> Iterator[tuple[str, str]]:
+def lucky_attacks(models: SmallModels, labelled: LabelledRecords) -> Iterator[tuple[str, str]]:
     """One that is perfect on select and useless on eval, one the other way round."""
-    found = assign_roles(_labelled(models))
-    inside, in_select = set(models.members), set(found.select.records.contents)
+    inside, in_select = set(models.members), set(assign_roles(labelled).select.records.contents)
 
     def truth_on(texts: list[str], select: bool) -> Scores:
         noise = np.random.default_rng(0).normal(size=len(texts))
@@ -197,12 +196,6 @@ def lucky_attacks(models: SmallModels) -> Iterator[tuple[str, str]]:
 
     yield "good_on_select", "good_on_eval"
     del attacks._REGISTRY["good_on_select"], attacks._REGISTRY["good_on_eval"]
-
-
-def _labelled(models: SmallModels) -> LabelledRecords:
-    texts = (*models.members, *models.nonmembers)
-    ids = tuple(f"r{row}" for row in range(len(texts)))
-    return LabelledRecords(Records(ids, texts, ids), np.arange(len(texts)) < len(models.members))
 
 
 def test_headline_is_chosen_on_select_even_where_another_is_better_on_eval(

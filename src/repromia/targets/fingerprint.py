@@ -44,7 +44,7 @@ def _json(value: object) -> str:
 
 
 def _add_weights(hasher: blake2b, model: Any) -> None:
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(_all_weights(model).items()):
         hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         hasher.update(_raw_bytes(tensor))
 
@@ -54,6 +54,16 @@ def tokenizer_state(tokenizer: Any) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     return rules + repr(sorted(tokenizer.special_tokens_map.items())) + str(getattr(tokenizer, "chat_template", ""))
+
+
+def _all_weights(model: Any) -> dict[str, torch.Tensor]:
+    """The state dict, with weights that accelerate keeps on the CPU or on disk read back."""
+    state: dict[str, torch.Tensor] = model.state_dict()
+    if any(tensor.is_meta for tensor in state.values()):
+        from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+        state = get_state_dict_offloaded_model(model)
+    return state
 
 
 def _raw_bytes(tensor: torch.Tensor) -> bytes:

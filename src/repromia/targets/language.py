@@ -16,7 +16,7 @@ from repromia.errors import TargetError
 from repromia.records import Content
 from repromia.signals import TOKEN_FIELDS, TokenSignals, from_token_arrays
 from repromia.targets.fingerprint import model_fingerprint
-from repromia.targets.head import Head, token_logprob, token_statistics
+from repromia.targets.head import CHUNK_FLOATS, Head, token_logprob, token_statistics
 from repromia.targets.prefix import KeyValues, cache_for_batch, read_key_values
 from repromia.targets.tokens import Encoder, TokenSequence
 
@@ -45,6 +45,8 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         self._head = _find_head(self)
+        if self._head is _own_logits:  # whole batches of logits then exist at once
+            self.batch_tokens = min(self.batch_tokens, max(1, 8 * CHUNK_FLOATS // self.vocabulary))
 
     @property
     def tokenizer(self) -> Any:
@@ -54,14 +56,17 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where inputs go."""
-        device: torch.device = self.embeddings.device
+        layer = self.model.get_input_embeddings()
+        if layer.weight.is_meta:  # offloaded by accelerate: inputs go where the layer is executed
+            return torch.device(layer._hf_hook.execution_device)
+        device: torch.device = layer.weight.device
         return device
 
     @property
     def embeddings(self) -> Tensor:
         """Input embedding matrix (vocabulary, width)."""
         weight: Tensor = self.model.get_input_embeddings().weight
-        return weight
+        return self.embed(torch.arange(len(weight))).detach() if weight.is_meta else weight
 
     @property
     def vocabulary(self) -> int:
