@@ -98,7 +98,7 @@ def surp(asked: Asked) -> float:
     logs = asked.logs()
     entropies = [-(np.exp(row) * row).sum() for row in table(asked.models.leaky, asked.ids)]
     few = set(np.argsort(logs)[: max(1, math.floor(0.4 * len(logs)))])
-    both = [logs[at] for at in few if entropies[at] < 2.0]
+    both = [logs[at] for at in few if entropies[at] < asked.options["entropy"]]
     return float(np.mean(both)) if both else lowest(logs, 0.4)
 
 
@@ -181,6 +181,7 @@ ORACLES: dict[str, Callable[[Asked], float]] = {
     "min_k:k=0.45": lambda asked: lowest(asked.logs(), 0.45),
     "min_k_plus_plus": min_k_plus_plus,
     "surp": surp,
+    "surp:entropy=5.1": surp,  # where some tokens are surprising to a confident model, and some are not
     "gap_k": gap_k,
     "reference": lambda asked: asked.logs().mean() - asked.logs(of="base").mean(),
     "reference:form=ratio": lambda asked: asked.logs().mean() / -asked.logs(of="base").mean(),

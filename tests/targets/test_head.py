@@ -98,3 +98,11 @@ def test_the_gradient_is_that_of_plain_autograd() -> None:
     torch.testing.assert_close(got, plain)
     (gradient,) = torch.autograd.grad(got @ weight, hidden)
     torch.testing.assert_close(gradient, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_undecided_tokens_have_a_tiny_spread_too() -> None:
+    """All entries within 1e-4 of each other: mean of squares minus squared mean would be off by a factor of ten."""
+    logits = 1e-4 * torch.randn(8, 512, generator=torch.Generator().manual_seed(4))
+    token = torch.zeros(8, dtype=torch.long)
+    got = token_statistics(lambda rows: rows, logits, token, 512)
+    torch.testing.assert_close(got["std"].double(), oracle(logits, token)["std"], rtol=1e-3, atol=0)

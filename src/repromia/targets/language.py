@@ -280,7 +280,6 @@ def _find_head(target: LanguageModel) -> Head:
 
 
 def _candidate_heads(module: Callable[[Tensor], Tensor], config: Any) -> Iterator[Head]:
-    yield module
     cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2 and 3
     if cap:
         yield lambda hidden: torch.tanh(module(hidden) / cap) * cap
@@ -290,6 +289,7 @@ def _candidate_heads(module: Callable[[Tensor], Tensor], config: Any) -> Iterato
     divisor = getattr(config, "logits_scaling", None)  # Granite
     if divisor:
         yield lambda hidden: module(hidden) / divisor
+    yield module  # last: with small logits a soft-cap is hard to tell from none
 
 
 def _out_of_memory(error: BaseException) -> bool:
