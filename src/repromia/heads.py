@@ -19,12 +19,14 @@ Features = Float[np.ndarray, "record feature"]
 class Head:
     """Standardised logistic regression. strength: the C that cross-validation on its own records chose."""
 
-    pipeline: Any
+    centre: Float[np.ndarray, " feature"]
+    spread: Float[np.ndarray, " feature"]
+    regression: Any
     strength: float
 
     def __call__(self, features: Features) -> Scores:
         """Log-odds of membership."""
-        scores: Scores = self.pipeline.decision_function(features)
+        scores: Scores = self.regression.decision_function(_standardised(features, self.centre, self.spread))
         return scores
 
 
@@ -35,23 +37,30 @@ def fit_head(features: Features, member: Bool[np.ndarray, " record"], *, groups:
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     splits = list(folds.split(features, member, np.unique(groups, return_inverse=True)[1]))
     splits = [(fit, out) for fit, out in splits if 0 < member[fit].sum() < len(fit) and len(out)]
-    losses = [np.mean([_log_loss(features, member, fit, out, c) for fit, out in splits]) for c in STRENGTHS]
-    best = STRENGTHS[int(np.argmin(losses))] if splits else STRENGTHS[0]
-    return Head(_pipeline(best).fit(features, member), best)
+    losses = np.array([_log_losses(features, member, fit, out) for fit, out in splits])
+    best = STRENGTHS[int(np.argmin(losses.mean(axis=0)))] if splits else STRENGTHS[0]
+    return _fit(features, member, best)
 
 
-def _log_loss(
-    features: Features, member: Bool[np.ndarray, " record"], fit: np.ndarray, out: np.ndarray, strength: float
-) -> float:
-    odds = _pipeline(strength).fit(features[fit], member[fit]).decision_function(features[out])
-    return float(np.logaddexp(0, np.where(member[out], -odds, odds)).mean())
-
-
-def _pipeline(strength: float) -> Any:
+def _fit(features: Features, member: Bool[np.ndarray, " record"], strength: float) -> Head:
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-    # a record far outside the fitted range must not decide by itself
-    clip = FunctionTransformer(np.clip, kw_args={"a_min": -5.0, "a_max": 5.0})
-    return make_pipeline(StandardScaler(), clip, LogisticRegression(C=strength, max_iter=1000))
+    centre, spread = features.mean(axis=0), features.std(axis=0)
+    spread = np.where(spread > 0, spread, 1.0)
+    regression = LogisticRegression(C=strength, max_iter=1000)
+    return Head(centre, spread, regression.fit(_standardised(features, centre, spread), member), strength)
+
+
+def _standardised(
+    features: Features, centre: Float[np.ndarray, " feature"], spread: Float[np.ndarray, " feature"]
+) -> Features:
+    """Features in standard deviations; a record far outside the fitted range must not decide by itself."""
+    return np.clip((features - centre) / spread, -5.0, 5.0)
+
+
+def _log_losses(
+    features: Features, member: Bool[np.ndarray, " record"], fit: np.ndarray, out: np.ndarray
+) -> list[float]:
+    """Held-out log-loss for every strength."""
+    odds = [_fit(features[fit], member[fit], strength)(features[out]) for strength in STRENGTHS]
+    return [float(np.logaddexp(0, np.where(member[out], -one, one)).mean()) for one in odds]

@@ -7,13 +7,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from repromia._version import __version__
-from repromia.attacks import Chosen, choose, parse
+from repromia.attacks import Chosen, choose
 from repromia.config import Settings
 from repromia.controls import blind_results, null_target, permuted_head, permuted_program
 from repromia.duplicates import remove_duplicates
@@ -89,8 +91,7 @@ def run_audit(
     """
     began = time.perf_counter()
     chosen = choose(settings.attacks, reference=models[1] is not None)
-    if settings.headline:
-        parse(settings.headline)
+    _check_headline(chosen, settings)
     kept, duplicates = remove_duplicates(labelled, threshold=settings.near_duplicates)
     roles = assign_roles(kept, fit=settings.fit, select=settings.select, seed=settings.seed)
     judge = Judge(roles, settings.fprs, settings.bootstrap, settings.seed)
@@ -168,7 +169,15 @@ def audit_key(
         labelled.records.digest(),
         labelled.member.tolist(),
         settings.model_dump(mode="json"),
+        [_named_files(one) for one in choose(settings.attacks, reference=others[0] is not None)],
     )
+
+
+def _named_files(chosen: Chosen) -> list[str]:
+    """Hashes of the files and folders that an attack's options name."""
+    paths = [Path(value) for value in chosen.options.values() if isinstance(value, str) and value]
+    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    return [digest(str(file), blake2b(file.read_bytes()).hexdigest()) for file in files if file.is_file()]
 
 
 def versions() -> dict[str, str]:
@@ -213,18 +222,20 @@ def _attack_rows(
     return tuple(rows), scores, supervised
 
 
+def _check_headline(chosen: Sequence[Chosen], settings: Settings) -> None:
+    rows = [one.name for one in chosen] + [SAME_SUPERVISION, WITH_REFERENCE]
+    if settings.headline and settings.headline not in rows:
+        raise AttackError(
+            f"The headline attack {settings.headline!r} is not among the attacks.",
+            expected=f"one of {', '.join(rows)}",
+            hint="add it to --attacks",
+        )
+
+
 def _headline(rows: Sequence[AttackResult], settings: Settings) -> AttackResult | None:
     if settings.headline:
-        return next((row for row in rows if row.name == settings.headline), None) or _not_run(settings)
+        return next((row for row in rows if row.name == settings.headline), None)
     return best_on_select(rows)
-
-
-def _not_run(settings: Settings) -> AttackResult:
-    raise AttackError(
-        f"The headline attack {settings.headline!r} is not among the attacks.",
-        expected=f"one of {', '.join(settings.attacks)}",
-        hint="add it to --attacks",
-    )
 
 
 def _null(

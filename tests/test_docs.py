@@ -1,0 +1,53 @@
+"""What the documents tell a user to run is run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from test_cli import QUICK, on_disk, repromia  # noqa: F401 — on_disk is a fixture
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_command_runs_as_printed(on_disk: Path) -> None:  # noqa: F811
+    (command,) = re.findall(r"^repromia (audit --model .*)$", README, flags=re.MULTILINE)
+    done = repromia(*shlex.split(command), *QUICK, folder=on_disk)
+    assert done.returncode == 0, done.stderr
+    for name in ("report.html", "result.json", "scores.parquet"):
+        assert (on_disk / "audit" / name).is_file()
+        assert f"audit/{name}" in README
+
+
+def test_the_readme_python_runs_as_printed(
+    on_disk: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    monkeypatch.chdir(on_disk)
+    quick = code.replace(
+        'out="audit/")', 'out="from-python/", attacks=("loss", "reference"), fprs=(0.05,), bootstrap=200)'
+    )
+    assert quick != code
+    exec(compile(quick, "README.md", "exec"), {})  # noqa: S102
+    assert "AUC" in capsys.readouterr().out
+
+
+def test_every_linked_file_exists() -> None:
+    for name in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert (ROOT / target).is_file(), target
+
+
+@pytest.mark.slow
+def test_the_demo_ends_in_a_report(tmp_path: Path) -> None:
+    """The whole offline demo: three to four minutes on two cores."""
+    done = repromia("demo", "language", "--out", "demo", folder=tmp_path, timeout=1500)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "demo" / "audit" / "report.html").is_file()
