@@ -41,9 +41,16 @@ def repromia(*arguments: str, folder: Path, timeout: float = 240) -> subprocess.
 
 
 def audit_arguments(out: str, *more: str) -> list[str]:
-    """The README's command."""
-    files = ["--members", "train.jsonl", "--nonmembers", "heldout.jsonl", "--out", out]
-    return ["audit", "--model", "finetuned", "--reference", "base", *files, *more]
+    """The README's command; a flag in `more` replaces the one here."""
+    flags = {
+        "--model": "finetuned",
+        "--reference": "base",
+        "--members": "train.jsonl",
+        "--nonmembers": "heldout.jsonl",
+        "--out": out,
+    }
+    flags |= dict(zip(more[::2], more[1::2], strict=True))
+    return ["audit", *(part for flag in flags.items() for part in flag)]
 
 
 def result_in(folder: Path) -> AuditResult:
@@ -151,6 +158,28 @@ def test_unknown_flag_suggests_the_right_one(on_disk: Path) -> None:
     done = repromia("audit", "--modle", "finetuned", folder=on_disk)
     assert done.returncode != 0
     assert "Did you mean --model" in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ("model: [", "cannot be read"),
+        ("", "holds no settings"),
+        ("modle: finetuned", "did you mean 'model'"),
+        ("model: finetuned\nout: x\nmembers: train.jsonl", "--members and --nonmembers go together"),
+        ("model: a\nout: x\nmembers: a\nnonmembers: b\nfit: 2", "--fit"),
+        ("model: a\nout: x\nmembers: a\nnonmembers: b\nfprs: [7]", "between 0 and 1"),
+    ],
+)
+def test_a_bad_configuration_file_is_one_readable_block(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "bad.yaml").write_text(content)
+    done = repromia("audit", "bad.yaml", folder=tmp_path)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+    assert "pydantic.dev" not in done.stderr
 
 
 def test_an_attack_that_cannot_run_is_a_failed_row_and_exit_code_1(on_disk: Path) -> None:

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Yaml
+from pydantic import ValidationError
 
 from repromia._version import __version__
 from repromia.config import AuditConfig
-from repromia.errors import RepromiaError
+from repromia.errors import ConfigError, RepromiaError
+
+
+def _readable(error: CycloptsError) -> object:
+    """A block that says what was wrong with which flag, without pydantic's decoration."""
+    from rich.text import Text
+
+    cause = error.__cause__
+    if not isinstance(cause, ValidationError):
+        return Text(str(error), style="red")
+    lines = []
+    for one in cause.errors(include_url=False, include_context=False):
+        flag = "--" + "-".join(str(part) for part in one["loc"]).replace("_", "-") if one["loc"] else ""
+        lines.append(f"{flag} {one['msg']}".strip() + (f" (found {one['input']!r})" if flag else ""))
+    return Text("\n".join(lines), style="red")
+
 
 app = App(
     name="repromia",
     help="Measure how much a machine-learning model gives away about its training data.",
     version=__version__,
+    error_formatter=_readable,
+    default_parameter=Parameter(negative_iterable=()),
 )
 
 
@@ -109,9 +128,9 @@ def attacks(*, json: bool = False) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exit code 0: measured; 1: something could not be measured; 2: wrong use."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if len(given) > 1 and given[0] == "audit" and given[1].endswith((".yaml", ".yml")):
-        app["audit"].config = (Yaml(given.pop(1), must_exist=True, use_commands_as_keys=False),)
     try:
+        if len(given) > 1 and given[0] == "audit" and given[1].endswith((".yaml", ".yml")):
+            app["audit"].config = (_yaml(Path(given.pop(1))),)
         code = app(given, result_action="return_value")
     except RepromiaError as error:
         from rich.console import Console
@@ -120,3 +139,27 @@ def main(arguments: list[str] | None = None) -> None:
         Console(stderr=True).print(Text(str(error), style="red"))
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _yaml(path: Path) -> Yaml:
+    """The file as a source of flags. Raises ConfigError where it cannot be read as a mapping."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        found = str(error).replace("\n", " ")
+        raise ConfigError(f"The configuration {str(path)!r} cannot be read.", found=found) from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"The configuration {str(path)!r} holds no settings.", expected="lines such as `model: ./finetuned`"
+        )
+    unknown = sorted(str(key) for key in content if key not in AuditConfig.model_fields)
+    if unknown:
+        near = get_close_matches(unknown[0], AuditConfig.model_fields, n=1)
+        raise ConfigError(
+            f"The configuration {str(path)!r} has a setting that does not exist: {unknown[0]!r}.",
+            expected=", ".join(AuditConfig.model_fields),
+            hint=f"did you mean {near[0]!r}?" if near else "",
+        )
+    return Yaml(path, use_commands_as_keys=False)

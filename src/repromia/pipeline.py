@@ -38,7 +38,7 @@ from repromia.roles import assign_roles, role_sizes
 from repromia.scoring import run_attack
 from repromia.signals import Scores, TokenSignals
 from repromia.store import Store, code_digest, digest
-from repromia.supervision import Supervised, same_supervision
+from repromia.supervision import SAME_SUPERVISION, WITH_REFERENCE, Supervised, same_supervision
 from repromia.views import Cost, Views
 
 if TYPE_CHECKING:
