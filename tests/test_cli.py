@@ -234,7 +234,7 @@ def test_five_lines_of_python(models: SmallModels) -> None:
     import repromia as package
 
     target = package.language_model(models.leaky.model, models.leaky.tokenizer, max_tokens=128)
-    records = package.records(models.members, models.nonmembers)
+    records = package.load_records(models.members, models.nonmembers)
     result = package.audit(target, records, attacks=("loss", "min_k"), fprs=(0.05,), bootstrap=200)
     assert result.findings[0].code == "found"
     assert result.null_target.status == "not_available"

@@ -14,7 +14,7 @@ from repromia.attacks import Ask, Attack, Chosen, Fact, Plain, parse
 from repromia.config import Settings
 from repromia.controls import null_target, permuted_head, permuted_program
 from repromia.evaluate import Judge, all_records
-from repromia.findings import headline_finding, other_findings
+from repromia.findings import other_findings
 from repromia.gains import null_gains
 from repromia.heads import Features
 from repromia.learn import RECIPES, learn_soft_prompt
@@ -26,11 +26,12 @@ from repromia.progress import Silent
 from repromia.records import LabelledRecords, Records
 from repromia.result import AuditResult, Duplicates, NullTarget, Permuted, RecordsSummary
 from repromia.roles import Roles, assign_roles, role_sizes
-from repromia.scoring import run_attack
+from repromia.scoring import Scored, run_attack
 from repromia.signals import Scores, TokenSignals
 from repromia.store import Store
-from repromia.supervision import same_supervision
+from repromia.supervision import Supervised, same_supervision
 from repromia.targets.language import LanguageModel
+from repromia.verdict import Evidence, verdict
 from repromia.views import Views
 from small import SmallModels
 
@@ -104,12 +105,12 @@ def test_an_attack_that_does_as_well_on_the_null_target_is_not_attributed_to_the
 ) -> None:
     codes = {}
     for name, one in (("leaked", knows(set(models.members))), ("honest", parse("loss"))):
-        _, null_scores = null_of(one, models, roles)
+        table, null_scores = null_of(one, models, roles)
         scored = run_attack(one, views_of(models.leaky, roles))
         assert scored.scores is not None
         row = judge.row(one.name, scored)
         gains = null_gains([row], {one.name: scored.scores}, null_scores, judge, row)
-        codes[name] = headline_finding(row, (), gains).code
+        codes[name] = verdict(Evidence(row, [row], (), gains, table)).code
     assert codes == {"leaked": "not_separable_from_null", "honest": "found"}
 
 
@@ -164,17 +165,19 @@ def test_a_head_that_sees_true_labels_fails_on_permuted_ones(
     features = generator.normal(size=(len(all_records(roles)), 3))
     truth = np.concatenate([roles.fit.member, roles.select.member, judge.member])
     everything = np.ones(len(roles.fit), dtype=bool)
-    honest = permuted_head("head", features, everything, judge, repeats=10, seed=0)
+    nobody = Scored(parse("loss"), None)
+    head = Supervised("head", nobody, features, everything, 1.0)
+    honest = permuted_head(head, judge, repeats=10, seed=0)
     assert honest.passed
 
-    def cheat(learned: Features, member: np.ndarray, *, groups: tuple[str, ...], seed: int) -> object:
+    def cheat(learned: Features, member: np.ndarray, strength: float) -> object:
         noise = np.random.default_rng(len(calls)).normal(size=len(judge.member))
         calls.append(member)
         return lambda asked: truth[judge.eval_rows] + noise
 
     calls: list[np.ndarray] = []
-    monkeypatch.setattr(controls, "fit_head", cheat)
-    caught = permuted_head("head", features, everything, judge, repeats=10, seed=0)
+    monkeypatch.setattr(controls, "fit_with", cheat)
+    caught = permuted_head(head, judge, repeats=10, seed=0)
     assert caught.low > 0.6
     assert not caught.passed
     assert findings_codes(NullTarget(status="not_available"), (caught,), roles) == ["no_null", "permuted_labels"]

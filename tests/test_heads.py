@@ -30,7 +30,7 @@ def test_learns_a_planted_signal_whatever_its_unit() -> None:
     features, member = planted(1, 400, 1.5)
     assert auc(head(features), member) > 0.78
     assert head.strength in STRENGTHS
-    assert np.argmax(np.abs(head.pipeline[-1].coef_[0])) == 1
+    assert np.argmax(np.abs(head.regression.coef_[0])) == 1
 
 
 def test_signs_do_not_matter() -> None:

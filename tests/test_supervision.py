@@ -95,7 +95,7 @@ def test_permuted_labels_teach_the_head_nothing() -> None:
     for shift in (0.0, 1.5):
         parts = [scored(spec, seed, shift) for seed, spec in enumerate(("loss", "min_k", "surp"))]
         (head,) = same_supervision(parts, judge.roles.fit, seed=0)
-        control = permuted_head(head.name, head.features, head.usable, judge, repeats=15, seed=0)
+        control = permuted_head(head, judge, repeats=15, seed=0)
         assert control.passed
         assert control.low < 0.5 < control.high
         assert abs(control.mean - 0.5) < 0.15

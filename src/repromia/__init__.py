@@ -3,7 +3,7 @@
     import repromia
 
     target = repromia.language_model(model, tokenizer)            # or a folder: language_model("./finetuned")
-    records = repromia.records(members=train, nonmembers=heldout)  # lists of texts, or file names
+    records = repromia.load_records(members=train, nonmembers=heldout)  # lists of texts, or file names
     result = repromia.audit(target, records, out="audit/")
     result.findings[0].sentence
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from repromia.result import AuditResult
     from repromia.targets.language import LanguageModel
 
-__all__ = ["__version__", "audit", "language_model", "records"]
+__all__ = ["__version__", "audit", "language_model", "load_records"]
 
 
 def language_model(model: Any, tokenizer: Any = None, **options: Any) -> LanguageModel:
@@ -38,7 +38,7 @@ def language_model(model: Any, tokenizer: Any = None, **options: Any) -> Languag
     return wrap_language_model(model, tokenizer, options=LoadOptions(**options))
 
 
-def records(
+def load_records(
     members: object, nonmembers: object, *, text: str | None = None, group: str | None = None
 ) -> LabelledRecords:
     """Records of known membership, from files or from lists of texts, chats or prompt-completion pairs.

@@ -6,21 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float
 from scipy.stats import t as student
 
 from repromia.attacks import Chosen
 from repromia.blind import BASELINES, cross_validated_auc, fit_blind
 from repromia.bootstrap import percentile
 from repromia.evaluate import Judge, permuted
-from repromia.heads import fit_head
+from repromia.heads import fit_with
 from repromia.intervals import joint_null_test
 from repromia.metrics import auc
 from repromia.records import LabelledRecords
 from repromia.result import AttackResult, BlindResult, NullRow, NullTarget, Permuted
 from repromia.scoring import Scored, identity_scores, run_attack
 from repromia.signals import Scores
-from repromia.supervision import same_supervision
+from repromia.supervision import Supervised, same_supervision
 from repromia.views import Views
 
 
@@ -83,27 +82,19 @@ def _joint(judge: Judge, scores: dict[str, Scores]) -> float | None:
     return joint_null_test(areas, resampled)
 
 
-def permuted_head(
-    name: str,
-    features: Float[np.ndarray, "record feature"],
-    usable: Bool[np.ndarray, " fit"],
-    judge: Judge,
-    *,
-    repeats: int,
-    seed: int,
-) -> Permuted:
+def permuted_head(head: Supervised, judge: Judge, *, repeats: int, seed: int) -> Permuted:
     """The head refitted on permuted fit labels: its mean eval AUC must be .5 (99 % interval over permutations)."""
-    rows = judge.fit_rows[usable]
+    rows = judge.fit_rows[head.usable]
     fit = judge.roles.fit.take(rows)
     generator = np.random.default_rng([seed, 50])
     areas = []
     for _ in range(repeats):
-        head = fit_head(features[rows], permuted(fit, generator).member, groups=fit.records.groups, seed=seed)
-        areas.append(auc(head(features[judge.eval_rows]), judge.member))
+        again = fit_with(head.features[rows], permuted(fit, generator).member, head.strength)
+        areas.append(auc(again(head.features[judge.eval_rows]), judge.member))
     mean, error = float(np.mean(areas)), float(np.std(areas, ddof=1) / np.sqrt(repeats))
     reach = float(student.ppf(0.995, repeats - 1)) * error
     return Permuted(
-        name=name,
+        name=head.name,
         compared_with=0.5,
         repeats=repeats,
         mean=mean,

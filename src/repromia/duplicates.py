@@ -23,6 +23,8 @@ from repromia.records import LabelledRecords, Records
 from repromia.result import Duplicates
 
 SHINGLE_WORDS = 5
+# Mean word length above which a text is taken to have no spaces (Chinese, Japanese, Thai): characters count as words.
+LONGEST_MEAN_WORD = 12
 # A shingle of more distinct texts than this proposes no pair; in the similarity it counts all the same.
 COMMON = 1000
 _BLOCK_PRODUCTS = 5_000_000  # bounds the memory of one block of the product: about 16 bytes each
@@ -118,6 +120,8 @@ def _shingles(texts: list[str]) -> tuple[sparse.csr_array, Int[np.ndarray, " tex
     pieces, sizes = [], np.zeros(len(texts), dtype=np.int64)
     for row, text in enumerate(texts):
         words = re.findall(r"\w+", text)
+        if words and len("".join(words)) > LONGEST_MEAN_WORD * len(words):  # a script without spaces
+            words = list("".join(words))
         numbers = [vocabulary.setdefault(word, len(vocabulary) + 1) for word in words]
         pieces.append(np.unique(_hashes(np.array(numbers, dtype=np.uint64))))
         sizes[row] = len(pieces[-1])

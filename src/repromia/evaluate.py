@@ -54,7 +54,20 @@ class Judge:
     def auc(self, name: str, scores: Float[np.ndarray, " eval"]) -> tuple[Estimate, Estimate]:
         """AUC with its interval (DeLong, or group bootstrap) and the bootstrap interval."""
         resampled = percentile(self.statistics(name, scores).auc, auc(scores, self.member))
+        if resampled.low == resampled.high:  # no resample moves: as wide as the least number of groups allows
+            resampled = self._least_width(resampled)
         return (resampled if self.grouped else delong(scores, self.member)), resampled
+
+    def _least_width(self, one: Estimate) -> Estimate:
+        groups = np.asarray(self.roles.eval.groups)
+        least = min(len(set(groups[side])) for side in (self.member, ~self.member))
+        limits = clopper_pearson(round(one.estimate * least), least)
+        return Estimate(
+            estimate=one.estimate,
+            low=min(limits.low, one.low),
+            high=max(limits.high, one.high),
+            method=f"Clopper-Pearson on {least} groups, as no resample moves",
+        )
 
     def row(self, name: str, scored: Scored) -> AttackResult:
         """The row of one attack; a failed one keeps its reason."""
@@ -79,22 +92,26 @@ class Judge:
         own, chosen = scores[self.eval_rows], scores[self.select_rows]
         area, resampled = self.auc(name, own)
         select = Labelled(chosen, self.roles.select.member)
+        independent = not self.grouped  # Clopper-Pearson counts records, and those of a group are not independent
         return {
             "auc": area,
             "auc_bootstrap": resampled,
             "tpr_at_fpr": self._tprs(name, own, select),
-            "balanced_accuracy": self._balanced_accuracy(own, select),
+            "balanced_accuracy": self._balanced_accuracy(own, select) if independent else None,
             "select_auc": auc(chosen, select.member),
             "n_members": int(self.member.sum()),
             "n_nonmembers": int((~self.member).sum()),
         }
 
     def _tprs(self, name: str, own: Float[np.ndarray, " eval"], select: Labelled) -> tuple[TprAtFpr, ...]:
-        resampled = self.statistics(name, own).tpr if self.grouped else [None] * len(self.fprs)
-        return tuple(
-            tpr_figures(own, self.member, fpr, resampled=samples, select=select)
+        if not self.grouped:
+            return tuple(tpr_figures(own, self.member, fpr, select=select) for fpr in self.fprs)
+        resampled = self.statistics(name, own).tpr
+        figures = [
+            tpr_figures(own, self.member, fpr, resampled=samples)
             for fpr, samples in zip(self.fprs, resampled, strict=True)
-        )
+        ]
+        return tuple(one.model_copy(update={"smallest_visible": None}) for one in figures)
 
     def _balanced_accuracy(self, own: Float[np.ndarray, " eval"], select: Labelled) -> Estimate:
         counts = rates_at(own, self.member, best_threshold(select.scores, select.member))

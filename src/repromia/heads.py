@@ -39,10 +39,11 @@ def fit_head(features: Features, member: Bool[np.ndarray, " record"], *, groups:
     splits = [(fit, out) for fit, out in splits if 0 < member[fit].sum() < len(fit) and len(out)]
     losses = np.array([_log_losses(features, member, fit, out) for fit, out in splits])
     best = STRENGTHS[int(np.argmin(losses.mean(axis=0)))] if splits else STRENGTHS[0]
-    return _fit(features, member, best)
+    return fit_with(features, member, best)
 
 
-def _fit(features: Features, member: Bool[np.ndarray, " record"], strength: float) -> Head:
+def fit_with(features: Features, member: Bool[np.ndarray, " record"], strength: float) -> Head:
+    """Fit with a given C."""
     from sklearn.linear_model import LogisticRegression
 
     centre, spread = features.mean(axis=0), features.std(axis=0)
@@ -62,5 +63,5 @@ def _log_losses(
     features: Features, member: Bool[np.ndarray, " record"], fit: np.ndarray, out: np.ndarray
 ) -> list[float]:
     """Held-out log-loss for every strength."""
-    odds = [_fit(features[fit], member[fit], strength)(features[out]) for strength in STRENGTHS]
+    odds = [fit_with(features[fit], member[fit], strength)(features[out]) for strength in STRENGTHS]
     return [float(np.logaddexp(0, np.where(member[out], -one, one)).mean()) for one in odds]

@@ -21,7 +21,7 @@ from repromia.controls import blind_results, null_target, permuted_head, permute
 from repromia.duplicates import remove_duplicates
 from repromia.errors import AttackError
 from repromia.evaluate import Judge, all_records, best_on_select
-from repromia.findings import headline_finding, other_findings
+from repromia.findings import other_findings
 from repromia.gains import null_gains, paired_gains
 from repromia.metrics import RocCurve, roc_curve
 from repromia.programs import Binding, Identity
@@ -39,6 +39,7 @@ from repromia.scoring import run_attack
 from repromia.signals import Scores, TokenSignals
 from repromia.store import Store, code_digest, digest
 from repromia.supervision import SAME_SUPERVISION, WITH_REFERENCE, Supervised, same_supervision
+from repromia.verdict import Evidence, verdict
 from repromia.views import Cost, Views
 
 if TYPE_CHECKING:
@@ -118,8 +119,8 @@ def run_audit(
     gains += null_gains(rows, scores, null_scores, judge, headline)
     permuted = tuple(_permuted(chosen, supervised, views, judge, settings))
     findings = (
-        headline_finding(headline, blind, gains),
-        *other_findings(rows, gains, blind, null, permuted, summary),
+        verdict(Evidence(headline, rows, blind, gains, null)),
+        *other_findings(rows, gains, blind, null, permuted, summary, headline.name if headline else ""),
     )
     result = AuditResult(
         status="complete_with_failures" if any(row.status == "failed" for row in rows) else "complete",
@@ -262,14 +263,7 @@ def _permuted(
     if not settings.controls:
         return []
     found: list[Permuted | None] = [
-        permuted_head(
-            head.name,
-            head.features,
-            head.usable,
-            judge,
-            repeats=settings.head_permutations,
-            seed=settings.seed,
-        )
+        permuted_head(head, judge, repeats=settings.head_permutations, seed=settings.seed)
         for head in supervised
         if head.scored.scores is not None
     ]

@@ -43,6 +43,11 @@ def as_text(content: Content) -> str:
             return f"{prompt}{completion}"
 
 
+def content_digest(content: Content) -> str:
+    """Hash of what a record says, whatever it is called."""
+    return blake2b(repr(content).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
 @dataclass(frozen=True)
 class Records:
     """Records without labels, in a fixed order.

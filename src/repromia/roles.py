@@ -74,6 +74,7 @@ def assign_roles(labelled: LabelledRecords, *, fit: float = 0.2, select: float =
     np.add.at(counts, (role, (~ordered.member).astype(np.int64)), 1)
     _check_sizes(ordered, fractions, counts)
     parts = [ordered.take(np.flatnonzero(role == number)) for number in range(3)]
+    _check_groups(parts[2])
     return Roles(parts[0], parts[1], parts[2].records, SealedLabels(parts[2].member))
 
 
@@ -130,4 +131,17 @@ def _check_sizes(labelled: LabelledRecords, fractions: RoleFractions, counts: In
             expected=f"at least {LEAST} of each in every role ({name} takes {share:.0%})",
             found=f"{members} members and {len(labelled) - members} non-members in all",
             hint=f"give at least {needed} members and {needed} non-members{grouped}, or other fractions",
+        )
+
+
+def _check_groups(measured: LabelledRecords) -> None:
+    """Records of one group are one observation: as many groups as records are asked for."""
+    groups = np.asarray(measured.records.groups)
+    members, nonmembers = (len(set(groups[side])) for side in (measured.member, ~measured.member))
+    if min(members, nonmembers) < LEAST:
+        raise RecordsError(
+            "the role 'eval' would hold too few independent groups",
+            expected=f"at least {LEAST} groups of each side",
+            found=f"{members} groups with members and {nonmembers} with non-members",
+            hint="give records of more documents, or group them more finely",
         )

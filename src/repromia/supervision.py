@@ -24,13 +24,14 @@ WITH_REFERENCE = "same_supervision:references=true"
 class Supervised:
     """A head's row, with what is needed to refit it on permuted labels.
 
-    features cover all records; usable says which fit records no feature was made from.
+    features cover all records; usable says which fit records no feature was made from; strength is the head's C.
     """
 
     name: str
     scored: Scored
     features: Float[np.ndarray, "record feature"]
     usable: Bool[np.ndarray, " fit"]
+    strength: float
 
 
 def same_supervision(scored: Sequence[Scored], fit: LabelledRecords, *, seed: int) -> list[Supervised]:
@@ -56,7 +57,8 @@ def _supervised(name: str, features: Sequence[Scored], fit: LabelledRecords, see
     smaller = min(int(fit.member.sum()), int((~fit.member).sum()))
     kept = [one for one in features if len(one.used) <= smaller // 2]
     used = frozenset(name for one in kept for name in one.used)
-    usable = np.array([name not in used for name in fit.records.ids])
+    tied = {group for name, group in zip(fit.records.ids, fit.records.groups, strict=True) if name in used}
+    usable = np.array([group not in tied for group in fit.records.groups])
     columns = [one.scores for one in kept if one.scores is not None]
     matrix = np.stack(columns, axis=1)
     rows = np.flatnonzero(usable)
@@ -76,6 +78,7 @@ def _supervised(name: str, features: Sequence[Scored], fit: LabelledRecords, see
         Scored(Chosen(name, _ROW, {}), scores, details={"head": details}, passes=passes, seconds=seconds),
         matrix,
         usable,
+        head.strength,
     )
 
 

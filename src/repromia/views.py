@@ -17,7 +17,7 @@ from repromia.programs.prefixes import visible_texts
 from repromia.programs.registry import plan_for
 from repromia.programs.saved import dump_soft_prompt, parse_soft_prompt
 from repromia.programs.soft_prompt import SoftPrompt
-from repromia.records import Records
+from repromia.records import Records, content_digest
 from repromia.signals import TokenSignals, join
 from repromia.store import Store, code_digest, digest
 
@@ -70,6 +70,7 @@ class Views:
         binding = self.binding
         if getattr(plan, "program", ""):  # a file that the user may change
             program: Program = plan.bind(binding)
+            self._refuse_learned_on_eval(program)
             return program
         key = digest(
             "program",
@@ -87,6 +88,20 @@ class Views:
         if isinstance(program, SoftPrompt):
             self.store.put_json(key, dump_soft_prompt(program))
         return program
+
+    def _refuse_learned_on_eval(self, program: Program) -> None:
+        """A program carried over may have been learned on what is measured here, under whatever name."""
+        known = {*self.binding.fit.records.ids, *self.binding.select.records.ids}
+        rest = zip(self.records.ids, self.records.contents, strict=True)
+        measured = {content_digest(content) for name, content in rest if name not in known}
+        overlap = len(measured & getattr(program, "seen", frozenset()))
+        if overlap:
+            raise AttackError(
+                "The program was learned on records that are measured here.",
+                expected="a program learned on other records (a shadow model's)",
+                found=f"{overlap} eval records among those it was learned on",
+                hint="audit other records, or learn the program anew",
+            )
 
     def ask(self, of: Of, program: Program, rows: Int[np.ndarray, " row"] | None = None) -> tuple[TokenSignals, ...]:
         """Signals of all records, or of some rows, under a program. Raises AttackError without that model."""

@@ -11,6 +11,7 @@ from repromia.learn import RECIPES, Recipe, learn_soft_prompt
 from repromia.programs import Binding, Program
 from repromia.programs.saved import load_soft_prompt
 from repromia.programs.soft_prompt import SoftPrompt
+from repromia.records import content_digest
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class LearnedSoftPrompt:
             target, binding.fit, binding.select, recipe, seed=binding.seed, progress=binding.progress
         )
         used = frozenset(binding.fit.records.ids) | frozenset(binding.select.records.ids)
-        return SoftPrompt(outcome.embeddings, outcome.details, used)
+        seen = frozenset(map(content_digest, (*binding.fit.records.contents, *binding.select.records.contents)))
+        return SoftPrompt(outcome.embeddings, outcome.details, used, seen)
 
 
 def _check_room(length: int, binding: Binding) -> None:

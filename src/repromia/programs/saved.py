@@ -18,7 +18,13 @@ def save_soft_prompt(program: SoftPrompt, path: Path) -> None:
     """Write `path` (.safetensors) and `path` with .json: how it was learned."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({"embeddings": np.ascontiguousarray(program.embeddings, dtype=np.float32)}, path)
-    about = {"format": 1, "kind": "soft_prompt", "used": sorted(program.used), "learned": program.learned}
+    about = {
+        "format": 1,
+        "kind": "soft_prompt",
+        "used": sorted(program.used),
+        "seen": sorted(program.seen),
+        "learned": program.learned,
+    }
     path.with_suffix(".json").write_text(json.dumps(about, indent=2), encoding="utf-8")
 
 
@@ -29,7 +35,7 @@ def load_soft_prompt(path: Path) -> SoftPrompt:
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
             raise ValueError(f"embeddings of shape {embeddings.shape} are not a finite (token, width) matrix")
-        return SoftPrompt(embeddings, about["learned"], frozenset(about["used"]))
+        return SoftPrompt(embeddings, about["learned"], frozenset(about["used"]), frozenset(about["seen"]))
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise AttackError(
             f"The program {str(path)!r} cannot be read.",
@@ -45,13 +51,14 @@ def dump_soft_prompt(program: SoftPrompt) -> dict[str, Any]:
         "embeddings": program.embeddings.astype(np.float64).ravel().tolist(),
         "learned": program.learned,
         "used": sorted(program.used),
+        "seen": sorted(program.seen),
     }
 
 
 def parse_soft_prompt(value: dict[str, Any]) -> SoftPrompt:
     """The inverse of `dump_soft_prompt`."""
     embeddings = np.asarray(value["embeddings"], dtype=np.float32).reshape(value["shape"])
-    return SoftPrompt(embeddings, value["learned"], frozenset(value["used"]))
+    return SoftPrompt(embeddings, value["learned"], frozenset(value["used"]), frozenset(value["seen"]))
 
 
 def export_peft(program: SoftPrompt, folder: Path, *, base_model: str) -> None:

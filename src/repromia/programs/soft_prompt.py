@@ -23,12 +23,13 @@ class SoftPrompt:
     """Embeddings in front of every record (before its BOS token, as PEFT's prompt tuning has them).
 
     embeddings: (token, width), or no token at all: the identity, chosen where no learned prompt did better on
-    select. learned: how it came about.
+    select. learned: how it came about. used: ids, and seen: content hashes, of the records it was learned on.
     """
 
     embeddings: Float[np.ndarray, "token width"]
     learned: dict[str, Any]
     used: frozenset[str] = frozenset()
+    seen: frozenset[str] = frozenset()
 
     @property
     def key(self) -> str:

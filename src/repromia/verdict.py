@@ -1,0 +1,204 @@
+"""The first sentence of a result: what the headline figure allows to be concluded.
+
+False alarms on records that no model saw: "found" needs an AUC interval above .5 (one-sided 2.5 %) or a TPR that chance
+reaches in 1 of 400 audits, at any of the FPRs asked. Blind baselines veto only when they find something themselves
+(one-sided 2.5 % for all of them together).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.stats import norm
+
+from repromia.metrics import null_tpr_quantile
+from repromia.result import AttackResult, BlindResult, Estimate, Finding, Gain, NullTarget, TprAtFpr
+
+JOINT_LEVEL = 0.01
+TPR_LEVEL = 1 - 1 / 400
+UNAMBIGUOUS = ("loss", "reference")  # attacks whose sign cannot turn on an ordinary model
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All rows that the first sentence rests on."""
+
+    headline: AttackResult | None
+    rows: Sequence[AttackResult]
+    blind: Sequence[BlindResult]
+    gains: Sequence[Gain]
+    null: NullTarget
+
+    def own(self, role: str) -> list[Gain]:
+        """Paired gains of the headline."""
+        name = self.headline.name if self.headline else ""
+        return [gain for gain in self.gains if gain.role == role and gain.attack == name]
+
+    def separable(self) -> list[BlindResult]:
+        """Blind baselines that find something, corrected for their number."""
+        return [
+            one
+            for one in self.blind
+            if _above(one.cross_validated_auc, len(self.blind))
+            or (one.fitted.auc is not None and _above(one.fitted.auc, len(self.blind)))
+        ]
+
+
+def verdict(evidence: Evidence) -> Finding:
+    """The headline finding. The order matters: what makes a figure meaningless comes before what it says."""
+    row = evidence.headline
+    if row is None or row.auc is None:
+        reason = row.reason.splitlines()[0] if row and row.reason else "no attack could be measured"
+        return _say(
+            "could_not_measure", f"The audit could not be carried out: {reason} This says nothing about the risk."
+        )
+    blinding = _as_good_as(evidence)
+    if blinding is not None:
+        return _given_away(row, blinding)
+    if row.auc.high < 0.5 or (row.kind == "head" and _reversed(evidence.rows)):
+        return _turned(row, evidence.rows)
+    if not (row.auc.low > 0.5 or any(above_chance(row, one) for one in row.tpr_at_fpr)):
+        return _nothing(row, evidence)
+    null = next(iter(evidence.own("null_target")), None)
+    if null is not None and _null_finds(evidence) and not _beats(null):
+        return _say(
+            "not_separable_from_null",
+            f"{row.name!r} has AUC {interval(row.auc)}, but cannot be told from itself on a model that cannot have seen "
+            f"the records (difference {signed(null.auc)}): the figure is not attributable to the model.",
+        )
+    shift = evidence.separable()
+    if shift and null is None:
+        return _say(
+            "shifted_data_no_null",
+            f"{row.name!r} has AUC {interval(row.auc)}, more than any blind baseline; but the records differ without any "
+            f"model (blind baseline {shift[0].name!r}: AUC {interval(shift[0].cross_validated_auc)}), and no null target "
+            "shows how much of the figure is that difference: it cannot be attributed to the model.",
+        )
+    beyond = f" {signed(null.auc)} of it is beyond a model that cannot have seen the records." if shift and null else ""
+    return _say(
+        "found",
+        f"The model gives away who was in its training data: {row.name!r} tells members from non-members with AUC "
+        f"{interval(row.auc)}.{beyond}{_named(row)}",
+    )
+
+
+def above_chance(row: AttackResult, one: TprAtFpr) -> bool:
+    """Whether a TPR is beyond what chance reaches in 1 of 400 audits (and its interval above the FPR)."""
+    if one.tpr is None or one.low is None or one.low <= one.fpr:
+        return False
+    return one.tpr > null_tpr_quantile(row.n_members, row.n_nonmembers, one.fpr, TPR_LEVEL)
+
+
+def interval(one: Estimate) -> str:
+    """An estimate with its interval."""
+    return f"{one.estimate:.3f} [{one.low:.3f}, {one.high:.3f}]"
+
+
+def signed(one: Estimate) -> str:
+    """A difference with its interval."""
+    return f"{one.estimate:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+
+
+def _above(one: Estimate, tests: int) -> bool:
+    """The lower limit, widened for the number of tests, is above .5."""
+    return one.estimate - (one.estimate - one.low) * _stretch(tests) > 0.5
+
+
+def _below(one: Estimate, tests: int) -> bool:
+    return one.estimate + (one.high - one.estimate) * _stretch(tests) < 0.5
+
+
+def _stretch(tests: int) -> float:
+    return float(norm.isf(0.025 / max(1, tests)) / norm.isf(0.025))
+
+
+def _beats(gain: Gain) -> bool:
+    """By AUC, or by TPR at one of the FPRs (corrected for their number)."""
+    stretch = _stretch(len(gain.tpr_at_fpr))
+    return gain.auc.low > 0 or any(one.estimate - (one.estimate - one.low) * stretch > 0 for _, one in gain.tpr_at_fpr)
+
+
+def _as_good_as(evidence: Evidence) -> BlindResult | None:
+    """The best blind baseline that finds something and that the headline does not beat."""
+    unbeaten = {gain.over for gain in evidence.own("blind") if not _beats(gain)}
+    rivals = [one for one in evidence.separable() if one.fitted.name in unbeaten]
+    return max(rivals, key=lambda one: one.cross_validated_auc.estimate, default=None)
+
+
+def _null_finds(evidence: Evidence) -> bool:
+    null = evidence.null
+    name = evidence.headline.name if evidence.headline else ""
+    own = next((row.auc for row in null.rows if row.name == name), None)
+    return (own is not None and own.low > 0.5) or (null.joint_p is not None and null.joint_p < JOINT_LEVEL)
+
+
+def _reversed(rows: Sequence[AttackResult]) -> AttackResult | None:
+    plain = [row for row in rows if row.attack in UNAMBIGUOUS and row.auc is not None]
+    return next((row for row in plain if row.auc is not None and _below(row.auc, len(plain))), None)
+
+
+def _given_away(row: AttackResult, blind: BlindResult) -> Finding:
+    assert row.auc is not None  # noqa: S101 — measured rows only
+    assert blind.fitted.auc is not None  # noqa: S101
+    return _say(
+        "not_attributable",
+        f"The data gives it away: the blind baseline {blind.name!r}, which never sees the model, tells members from "
+        f"non-members with AUC {interval(blind.fitted.auc)}; the attack {row.name!r} reaches {interval(row.auc)}. The "
+        "figure is not attributable to the model, and says nothing about what it memorised.",
+    )
+
+
+def _turned(row: AttackResult, rows: Sequence[AttackResult]) -> Finding:
+    turned = row if row.auc and row.auc.high < 0.5 else _reversed(rows)
+    assert turned is not None  # noqa: S101
+    assert turned.auc is not None  # noqa: S101
+    return _say(
+        "reversed",
+        f"Members look less familiar to the model than non-members: AUC {interval(turned.auc)} for {turned.name!r}. Look "
+        "for swapped files, or for unlearning that went too far: this tells members apart as well.",
+    )
+
+
+def _nothing(row: AttackResult, evidence: Evidence) -> Finding:
+    assert row.auc is not None  # noqa: S101
+    measured = [one for one in evidence.rows if one.auc is not None]
+    others = [one for one in measured if one.auc is not None and _above(one.auc, len(measured))]
+    if others:
+        best = max(others, key=lambda one: one.auc.estimate if one.auc else 0.0)
+        assert best.auc is not None  # noqa: S101
+        return _say(
+            "found_by_another_attack",
+            f"The headline attack {row.name!r} found nothing (AUC {interval(row.auc)}), but {best.name!r} did: AUC "
+            f"{interval(best.auc)}, above chance also when corrected for {len(measured)} attacks. Name it as the headline "
+            "and audit records that were not used here.",
+        )
+    return _say(
+        "nothing_found",
+        f"{row.name!r}, the attack chosen beforehand, did not tell members from non-members: AUC {interval(row.auc)} on "
+        f"{row.n_members} members and {row.n_nonmembers} non-members.{_visible(row)}",
+    )
+
+
+def _named(row: AttackResult) -> str:
+    at = next((one for one in row.tpr_at_fpr if one.fpr == 0.01 and one.tpr is not None), None)
+    if at is None or at.tpr is None or at.low is None or at.high is None:
+        return ""
+    return (
+        f" At 1 false alarm in 100 it names {1000 * at.tpr:.0f} of 1,000 members "
+        f"[{1000 * at.low:.0f}, {1000 * at.high:.0f}]; chance names 10."
+    )
+
+
+def _visible(row: AttackResult) -> str:
+    at = next((one for one in row.tpr_at_fpr if one.smallest_visible is not None), None)
+    if at is None or at.smallest_visible is None:
+        return ""
+    return (
+        f" A true TPR of {at.smallest_visible:.1%} at {at.fpr:.1%} FPR would have stood out from chance in about six of "
+        "ten such audits; a smaller leak may have been missed."
+    )
+
+
+def _say(code: str, sentence: str) -> Finding:
+    return Finding(code=code, level="headline", sentence=sentence)
