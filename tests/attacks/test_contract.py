@@ -137,6 +137,10 @@ def test_lists_of_attacks() -> None:
     assert len(names("loss", "default")) == len(names("default"))
 
 
+def test_a_learned_attack_brings_its_free_rivals() -> None:
+    assert names("reprogram") == ["reprogram", "gap_k", "loss", "min_k", "min_k_plus_plus", "surp", "zlib"]
+
+
 def test_lists_leave_out_reference_attacks_without_a_reference_but_keep_named_ones() -> None:
     left_out = {"reference", "ez_mia", "wbc"}
     for spec in ("all", "default", "passive"):

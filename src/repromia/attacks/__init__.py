@@ -78,6 +78,12 @@ class Attack:
         return found
 
     @property
+    def free(self) -> bool:
+        """Whether it needs nothing but the plain view, which every audit asks for."""
+        marks = {mark for mark, _ in self.inputs.values()}
+        return self.kind == "passive" and marks <= {Ask("identity"), Fact("texts")}
+
+    @property
     def options(self) -> dict[str, Any]:
         """Keyword-only parameters and their defaults."""
         parameters = inspect.signature(self.function).parameters.values()
@@ -131,8 +137,9 @@ def _import_all() -> None:
 def choose(specs: tuple[str, ...], *, reference: bool) -> list[Chosen]:
     """Attacks from specs such as `loss`, `min_k:k=0.1`, `default`, `passive` or `all`.
 
-    `default` and `passive` leave out what needs a reference when there is none; an attack that is named is kept,
-    and fails visibly. Raises AttackError with the nearest name, or with the options there are.
+    `default` and `passive` leave out what needs a reference when there is none; an attack that is named is
+    kept, and fails visibly. With a learned attack come those that cost no forward pass of their own: its
+    rivals. Raises AttackError with the nearest name, or with the options there are.
     """
     known = registry()
     rows: dict[str, Chosen] = {}
@@ -147,6 +154,9 @@ def choose(specs: tuple[str, ...], *, reference: bool) -> list[Chosen]:
         usable = [name for name in names if reference or "reference" not in known[name].needs]
         for one in usable if names else [spec]:
             rows.setdefault(one, parse(one))
+    if any(row.attack.kind == "reprogrammed" for row in rows.values()):
+        for name in (name for name, one in known.items() if one.free):
+            rows.setdefault(name, parse(name))
     return list(rows.values())
 
 

@@ -6,7 +6,7 @@ from repromia.attacks import Plain, attack
 from repromia.signals import Scores
 
 
-@attack(citation="Gap-K% (reference code described in docs)", access="full next-token distribution")
+@attack(citation="Kwak and Kim 2026 (Gap-K%), arXiv 2601.19936", access="full next-token distribution")
 def gap_k(plain: Plain, *, k: float = 0.2, window: int = 3) -> Scores:
     """Mean of the lowest share `k` of the moving averages (over `window` tokens) of (log p - max log p) / std."""
     gap = (plain.logprob - plain.top_logprob).astype(np.float64) / np.maximum(plain.std, 1e-4)

@@ -8,7 +8,7 @@ from repromia.signals import Scores
 WINDOWS = (2, 3, 4, 6, 9, 13, 18, 25, 32, 40)
 
 
-@attack(citation="WBC (window-based comparison; see docs)", kind="reference", needs=("reference",))
+@attack(citation="Chen et al. 2026 (WBC), arXiv 2601.02751", kind="reference", needs=("reference",))
 def wbc(plain: Plain, base: Reference) -> Scores:
     """Mean over window lengths of the share of windows whose summed loss is lower under the target.
 

@@ -9,7 +9,7 @@ from repromia.attacks import Fact, Plain, attack
 from repromia.signals import Scores
 
 
-@attack(citation="Carlini et al. 2021, arXiv 2012.07805; variants: see docs")
+@attack(citation="Carlini et al. 2021, arXiv 2012.07805")
 def zlib(plain: Plain, texts: Annotated[list[str], Fact("texts")], *, form: str = "per_character") -> Scores:
     """Three forms in the wild, z the compressed size in bytes.
 
