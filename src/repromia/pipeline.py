@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from repromia._version import __version__
-from repromia.attacks import Chosen, choose
+from repromia.attacks import Chosen, choose, parse
 from repromia.config import Settings
 from repromia.controls import blind_results, null_target, permuted_head, permuted_program
 from repromia.duplicates import remove_duplicates
@@ -226,6 +226,7 @@ def _attack_rows(
 def _check_headline(chosen: Sequence[Chosen], settings: Settings) -> None:
     rows = [one.name for one in chosen] + [SAME_SUPERVISION, WITH_REFERENCE]
     if settings.headline and settings.headline not in rows:
+        parse(settings.headline)  # says which name was meant, where there is no such attack
         raise AttackError(
             f"The headline attack {settings.headline!r} is not among the attacks.",
             expected=f"one of {', '.join(rows)}",

@@ -14,6 +14,7 @@ import torch
 from architectures import target_of, tiny, with_lora
 
 from repromia.demo.language import train_tokenizer
+from repromia.targets.fingerprint import tokenizer_state
 from repromia.targets.load import LoadOptions, load_language_model
 from small import SmallModels
 
@@ -85,6 +86,12 @@ import sys
 from repromia.targets.load import LoadOptions, load_language_model
 print(load_language_model(sys.argv[1], LoadOptions(base=sys.argv[2], device="cpu")).fingerprint)
 """
+
+
+def test_what_a_caller_left_in_the_tokenizer_does_not_count(models: SmallModels) -> None:
+    before = tokenizer_state(models.base.tokenizer)
+    models.base.tokenizer("a b c", truncation=True, max_length=2)
+    assert tokenizer_state(models.base.tokenizer) == before
 
 
 def test_neither_folder_nor_process_counts(tokenizer: Any, tmp_path: Path) -> None:

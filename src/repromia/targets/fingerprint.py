@@ -52,7 +52,11 @@ def _add_weights(hasher: blake2b, model: Any) -> None:
 def tokenizer_state(tokenizer: Any) -> str:
     """Everything that decides how a text becomes ids."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    if backend is None:
+        rules = json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    else:  # padding and truncation are left over from whoever called last, and never used here
+        stated = json.loads(backend.to_str())
+        rules = json.dumps({key: value for key, value in stated.items() if key not in ("padding", "truncation")})
     return rules + repr(sorted(tokenizer.special_tokens_map.items())) + str(getattr(tokenizer, "chat_template", ""))
 
 
