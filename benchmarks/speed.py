@@ -38,13 +38,17 @@ class Setting:
     views: Callable[[], Views]
 
 
-def setting(records: int = 24) -> Setting:
-    """Pythia-70M's shape with random weights (vocabulary 50,304): time does not depend on the weights."""
+def setting(records: int, *, width: int, layers: int, vocabulary: int) -> Setting:
+    """A GPT-NeoX with random weights: time does not depend on the weights."""
     texts = paragraphs(40, 120)[: 2 * records]
     tokenizer = train_tokenizer(texts, 2048)
     torch.manual_seed(0)
     config = GPTNeoXConfig(
-        vocab_size=50304, hidden_size=512, num_hidden_layers=6, num_attention_heads=8, intermediate_size=2048
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+        intermediate_size=4 * width,
     )
     model = GPTNeoXForCausalLM(config).eval().requires_grad_(False)
     target = wrap_language_model(model, tokenizer, options=LoadOptions(max_tokens=256))
@@ -119,8 +123,9 @@ def recall_recomputed(one: Setting) -> None:
 
 def main() -> None:
     """Print every ratio."""
-    one = setting()
-    print(f"threads {torch.get_num_threads()}, torch {torch.__version__}, 24 records, median of {ROUNDS} rounds")
+    print(f"threads {torch.get_num_threads()}, torch {torch.__version__}, median of {ROUNDS} rounds")
+    print("Pythia-70M's shape (width 512, 6 layers, vocabulary 50,304), 24 records")
+    one = setting(24, width=512, layers=6, vocabulary=50304)
     passive = ("loss", "zlib", "min_k", "min_k_plus_plus", "surp", "gap_k", "dc_pdd")
     suite, plain = (lambda: passive_suite(one, passive)), (lambda: plain_forward(one))
     ratio("all passive scores of one view against a plain forward with loss", suite, plain, "<= 1.10")
@@ -132,7 +137,9 @@ def main() -> None:
     extra = statistics.median(seconds(lambda: run_attack(score, views)) for _ in range(20))
     whole = seconds(suite)
     print(f"one more score of the same view: {1000 * extra:.1f} ms, {extra / whole:.2%} of the suite (goal < 2 %)")
-    cached, recomputed = (lambda: recall_cached(one)), (lambda: recall_recomputed(one))
+    print("width 256, 4 layers, vocabulary 8,192, 48 records")
+    small = setting(48, width=256, layers=4, vocabulary=8192)
+    cached, recomputed = (lambda: recall_cached(small)), (lambda: recall_recomputed(small))
     ratio("ReCaLL, 12 shots: prefix recomputed for each record against read once", recomputed, cached, ">= 4")
 
 

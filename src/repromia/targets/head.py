@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-CHUNK_FLOATS = 2**24
+CHUNK_FLOATS = 2**24  # logits in memory at once: large, so that the matrix product is efficient
+BLOCK_FLOATS = 2**19  # logits looked at together: small, so that a dozen passes over them stay in the cache
 Head = Callable[[Tensor], Tensor]
 
 
@@ -30,18 +31,23 @@ def token_statistics(
     mean and std are of log p(v), v ~ p (Min-K%++, Zhang et al. 2024, eq. 3), the variance centred: the
     uncentred form cancels catastrophically for confident tokens.
     """
-    step = chunk_rows(vocabulary)
-    parts = [
-        _chunk_statistics(head(hidden[at : at + step]), token[at : at + step]) for at in range(0, len(token), step)
-    ]
+    step, block = chunk_rows(vocabulary), max(1, BLOCK_FLOATS // vocabulary)
+    parts: list[dict[str, Tensor]] = []
+    for at in range(0, len(token), step):
+        logits, own = head(hidden[at : at + step]), token[at : at + step]
+        if logits.device.type != "cpu":
+            block = step  # an accelerator wants few large kernels
+        parts += [
+            _block_statistics(logits[row : row + block], own[row : row + block]) for row in range(0, len(own), block)
+        ]
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
 
-def _chunk_statistics(logits: Tensor, token: Tensor) -> dict[str, Tensor]:
+def _block_statistics(logits: Tensor, token: Tensor) -> dict[str, Tensor]:
     logits = logits.float()
     top, top_token = logits.max(-1)
     own = logits.gather(-1, token[:, None])
-    rank = (logits > own).sum(-1)
+    rank = (logits > own).sum(-1, dtype=torch.int32)
     logits = logits - top[:, None]  # the only copy; every later step is in place
     weight = logits.exp()
     mass = weight.sum(-1)
@@ -58,7 +64,7 @@ def _chunk_statistics(logits: Tensor, token: Tensor) -> dict[str, Tensor]:
         "std": variance.sqrt(),
         "top_token": top_token.int(),
         "top_logprob": -log_mass,
-        "rank": rank.int(),
+        "rank": rank,
     }
 
 
