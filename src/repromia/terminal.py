@@ -17,7 +17,7 @@ _WIDE = 110  # columns from which costs and a second false positive rate fit
 
 
 def print_result(result: AuditResult, console: Console, *, report_path: Path | str | None = None) -> None:
-    """Print the headline, the warnings, a table of all attacks, failures with reasons, and the report's path.
+    """Print the headline, the warnings, what reprogramming added, a table of all attacks, failures with reasons, and the report's path.
 
     Works at 80 columns; from 110 columns the table has more of them. Nothing in the result is read as markup.
     """
@@ -25,6 +25,9 @@ def print_result(result: AuditResult, console: Console, *, report_path: Path | s
         for finding in result.findings:
             if finding.level == level:
                 console.print(_text(console, label + finding.sentence, style))
+    for finding in result.findings:
+        if finding.code.startswith("reprogramming"):
+            console.print(_text(console, finding.sentence, ""))
     console.print(_text(console, _headline_figures(result), ""))
     console.print(_table(result, console))
     unmeasured = [row for row in words.table_rows(result) if not words.auc_cell(row).measured]
