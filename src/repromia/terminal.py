@@ -17,7 +17,7 @@ _WIDE = 110  # columns from which costs and a second false positive rate fit
 
 
 def print_result(result: AuditResult, console: Console, *, report_path: Path | str | None = None) -> None:
-    """Print the headline, the warnings, what reprogramming added, a table of all attacks, failures with reasons, and the report's path.
+    """Print headline, warnings, what reprogramming added, a table of all attacks, failures and the report's path.
 
     Works at 80 columns; from 110 columns the table has more of them. Nothing in the result is read as markup.
     """
