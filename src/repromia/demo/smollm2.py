@@ -50,6 +50,9 @@ def _train(files: Files, members: list[str], seed: int, progress: Progress) -> N
 
     source = gguf_folder()
     base = load_language_model(str(source), LoadOptions(gguf_file=GGUF, max_tokens=160))
+    # the weights are float32 by now; transformers refuses to save a model that still says it is quantised
+    base.model.hf_quantizer = None
+    base.model.config.__dict__.pop("quantization_config", None)
     with quiet():
         base.model.save_pretrained(files.base)
         base.tokenizer.save_pretrained(files.base)
