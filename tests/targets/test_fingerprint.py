@@ -14,7 +14,7 @@ import torch
 from architectures import target_of, tiny, with_lora
 
 from repromia.demo.language import train_tokenizer
-from repromia.targets.fingerprint import tokenizer_state
+from repromia.targets.fingerprint import model_fingerprint, tokenizer_state
 from repromia.targets.load import LoadOptions, load_language_model
 from small import SmallModels
 
@@ -92,6 +92,15 @@ def test_what_a_caller_left_in_the_tokenizer_does_not_count(models: SmallModels)
     before = tokenizer_state(models.base.tokenizer)
     models.base.tokenizer("a b c", truncation=True, max_length=2)
     assert tokenizer_state(models.base.tokenizer) == before
+
+
+def test_saving_a_live_model_does_not_count(models: SmallModels, tmp_path: Path) -> None:
+    model = copy.deepcopy(models.base.model)
+    model.config.architectures = None
+    before = model_fingerprint(model, models.base.encoder, adapter=True)
+    model.save_pretrained(tmp_path)
+    assert model.config.architectures  # what saving writes into the live configuration
+    assert model_fingerprint(model, models.base.encoder, adapter=True) == before
 
 
 def test_neither_folder_nor_process_counts(tokenizer: Any, tmp_path: Path) -> None:

@@ -10,7 +10,15 @@ import torch
 
 from repromia.targets.tokens import Encoder
 
-_ACTIVE_SETTINGS = ("_name_or_path", "base_model_name_or_path", "transformers_version", "torch_dtype", "dtype")
+# Settings of where and how a model was loaded or saved: they change no answer.
+_CIRCUMSTANCES = (
+    "architectures",
+    "_name_or_path",
+    "base_model_name_or_path",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+)
 
 
 def model_fingerprint(model: Any, encoder: Encoder, *, adapter: bool) -> str:
@@ -35,7 +43,7 @@ def masked_fingerprint(model: Any, tokenizer: Any) -> str:
 
 
 def _settings(config: Any) -> dict[str, Any]:
-    return {key: value for key, value in config.to_dict().items() if key not in _ACTIVE_SETTINGS}
+    return {key: value for key, value in config.to_dict().items() if key not in _CIRCUMSTANCES}
 
 
 def _json(value: object) -> str:
