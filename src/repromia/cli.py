@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Yaml
 from pydantic import ValidationError
 
 from repromia._version import __version__
@@ -130,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if len(given) > 1 and given[0] == "audit" and given[1].endswith((".yaml", ".yml")):
-            app["audit"].config = (_yaml(Path(given.pop(1))),)
+            given = ["audit", *_flags_of(Path(given[1]), given[2:]), *given[2:]]
         code = app(given, result_action="return_value")
     except RepromiaError as error:
         from rich.console import Console
@@ -141,8 +140,22 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _yaml(path: Path) -> Yaml:
-    """The file as a source of flags. Raises ConfigError where it cannot be read as a mapping."""
+def _flags_of(path: Path, given: list[str]) -> list[str]:
+    """A YAML file as flags, without those given beside it. Raises ConfigError where it is no such mapping."""
+    flags: list[str] = []
+    for key, value in _settings_of(path).items():
+        flag = f"--{key.replace('_', '-')}"
+        names = (flag, f"--no-{flag[2:]}")
+        if value is None or any(token.split("=")[0] in names for token in given):
+            continue
+        if isinstance(value, bool):
+            flags.append(names[0] if value else names[1])
+        else:
+            flags += [f"{flag}={one}" for one in (value if isinstance(value, list) else [value])]
+    return flags
+
+
+def _settings_of(path: Path) -> dict[str, object]:
     import yaml
 
     try:
@@ -162,4 +175,4 @@ def _yaml(path: Path) -> Yaml:
             expected=", ".join(AuditConfig.model_fields),
             hint=f"did you mean {near[0]!r}?" if near else "",
         )
-    return Yaml(path, use_commands_as_keys=False)
+    return content
