@@ -145,6 +145,7 @@ def test_killed_midway_goes_on_to_the_same_result(on_disk: Path) -> None:
         (["--attacks", "loss:k=3"], "no option 'k'"),
         (["--text", "txet"], "text"),
         (["--headline", "min_k_plus_plus"], "not among the attacks"),
+        (["--reference", "finetuned"], "The same model was given twice"),
     ],
 )
 def test_wrong_use_is_one_readable_block(on_disk: Path, change: list[str], message: str) -> None:

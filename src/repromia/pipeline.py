@@ -19,7 +19,7 @@ from repromia.attacks import Chosen, choose, parse
 from repromia.config import Settings
 from repromia.controls import blind_results, null_target, permuted_head, permuted_program
 from repromia.duplicates import remove_duplicates
-from repromia.errors import AttackError
+from repromia.errors import AttackError, TargetError
 from repromia.evaluate import Judge, all_records, best_on_select
 from repromia.findings import other_findings
 from repromia.gains import null_gains, paired_gains
@@ -93,6 +93,7 @@ def run_audit(
     began = time.perf_counter()
     chosen = choose(settings.attacks, reference=models[1] is not None)
     _check_headline(chosen, settings)
+    _check_references(models)
     kept, duplicates = remove_duplicates(labelled, threshold=settings.near_duplicates)
     roles = assign_roles(kept, fit=settings.fit, select=settings.select, seed=settings.seed)
     judge = Judge(roles, settings.fprs, settings.bootstrap, settings.seed)
@@ -221,6 +222,18 @@ def _attack_rows(
         if head.scored.scores is not None:
             scores[head.name] = head.scored.scores
     return tuple(rows), scores, supervised
+
+
+def _check_references(models: tuple[LanguageModel, LanguageModel | None, LanguageModel | None]) -> None:
+    """A model compared with itself, or a target taken for its own null, would make any leak look like none."""
+    prints = [one.fingerprint for one in models if one is not None]
+    if len(set(prints)) < len(prints):
+        raise TargetError(
+            "The same model was given twice as target and reference.",
+            expected="a reference that did not see the records, best the checkpoint before fine-tuning",
+            found="equal weights",
+            hint="name another --reference, or leave it out",
+        )
 
 
 def _check_headline(chosen: Sequence[Chosen], settings: Settings) -> None:
