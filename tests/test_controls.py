@@ -9,14 +9,13 @@ from typing import Annotated
 import numpy as np
 import pytest
 
-from repromia import controls
 from repromia.attacks import Ask, Attack, Chosen, Fact, Plain, parse
 from repromia.config import Settings
 from repromia.controls import null_target, permuted_head, permuted_program
 from repromia.evaluate import Judge, all_records
 from repromia.findings import other_findings
 from repromia.gains import null_gains
-from repromia.heads import Features
+from repromia.heads import fit_with
 from repromia.learn import RECIPES, learn_soft_prompt
 from repromia.pipeline import run_audit
 from repromia.programs import Binding
@@ -29,7 +28,7 @@ from repromia.roles import Roles, assign_roles, role_sizes
 from repromia.scoring import Scored, run_attack
 from repromia.signals import Scores, TokenSignals
 from repromia.store import Store
-from repromia.supervision import Supervised, same_supervision
+from repromia.supervision import Supervised, supervised_rows
 from repromia.targets.language import LanguageModel
 from repromia.verdict import Evidence, verdict
 from repromia.views import Views
@@ -157,27 +156,27 @@ def test_a_program_that_does_nothing_gains_exactly_nothing_and_is_said_not_to_he
     assert "no learned prompt is used" in finding.sentence
 
 
-def test_a_head_that_sees_true_labels_fails_on_permuted_ones(
-    judge: Judge, roles: Roles, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_head_that_sees_true_labels_fails_on_permuted_ones(judge: Judge, roles: Roles) -> None:
     """The features carry nothing; the cheating head looks the truth up, whatever labels it is given."""
     generator = np.random.default_rng(0)
     features = generator.normal(size=(len(all_records(roles)), 3))
     truth = np.concatenate([roles.fit.member, roles.select.member, judge.member])
     everything = np.ones(len(roles.fit), dtype=bool)
     nobody = Scored(parse("loss"), None)
-    head = Supervised("head", nobody, features, everything, 1.0)
-    honest = permuted_head(head, judge, repeats=10, seed=0)
+
+    def learn(member: np.ndarray) -> Scores:
+        return fit_with(features[judge.fit_rows], member, 1.0)(features)
+
+    honest = permuted_head(Supervised("head", nobody, learn, everything), judge, repeats=10, seed=0)
     assert honest.passed
 
-    def cheat(learned: Features, member: np.ndarray, strength: float) -> object:
-        noise = np.random.default_rng(len(calls)).normal(size=len(judge.member))
+    def cheat(member: np.ndarray) -> Scores:
+        noise = np.random.default_rng(len(calls)).normal(size=len(truth))
         calls.append(member)
-        return lambda asked: truth[judge.eval_rows] + noise
+        return truth + noise
 
     calls: list[np.ndarray] = []
-    monkeypatch.setattr(controls, "fit_with", cheat)
-    caught = permuted_head(head, judge, repeats=10, seed=0)
+    caught = permuted_head(Supervised("head", nobody, cheat, everything), judge, repeats=10, seed=0)
     assert caught.low > 0.6
     assert not caught.passed
     assert findings_codes(NullTarget(status="not_available"), (caught,), roles) == ["no_null", "permuted_labels"]
@@ -227,4 +226,4 @@ def test_what_learns_cannot_open_sealed_labels(models: SmallModels, roles: Roles
             progress=Silent(),
         )
     with pytest.raises((TypeError, AttributeError)):
-        same_supervision([], smuggled, seed=0)
+        supervised_rows([Scored(parse("loss"), np.zeros(4))], smuggled, seed=0)

@@ -13,7 +13,7 @@ from repromia.records import LabelledRecords, Records
 from repromia.roles import Roles
 from repromia.scoring import Scored
 from repromia.sealed import SealedLabels
-from repromia.supervision import SAME_SUPERVISION, WITH_REFERENCE, same_supervision
+from repromia.supervision import SAME_SUPERVISION, WITH_REFERENCE, supervised_rows
 
 FIT, SELECT, EVAL = 60, 20, 200
 
@@ -40,7 +40,7 @@ def scored(spec: str, seed: int, shift: float, used: frozenset[str] = frozenset(
 def test_the_head_adds_up_what_passive_scores_know() -> None:
     """Two independent shifts of 1: AUC .76 each, .84 together (standard error .03)."""
     parts = [scored("loss", 0, 1.0), scored("min_k", 1, 1.0)]
-    (head,) = same_supervision(parts, roles().fit, seed=0)
+    (head,) = supervised_rows(parts, roles().fit, seed=0)
     assert head.name == SAME_SUPERVISION
     assert head.scored.scores is not None
     alone = [auc(one.scores[IN_EVAL], MEMBER[IN_EVAL]) for one in parts if one.scores is not None]
@@ -50,12 +50,12 @@ def test_the_head_adds_up_what_passive_scores_know() -> None:
 def test_reference_scores_make_a_second_head_and_others_none() -> None:
     passive, reference, learned = scored("loss", 0, 0.5), scored("wbc", 1, 1.0), scored("reprogram", 2, 9.0)
     failed = Scored(parse("min_k"), None, reason="broken")
-    heads = same_supervision([passive, reference, learned, failed], roles().fit, seed=0)
+    heads = supervised_rows([passive, reference, learned, failed], roles().fit, seed=0)
     assert {head.name: head.scored.details["head"]["features"] for head in heads} == {
         SAME_SUPERVISION: ["loss"],
         WITH_REFERENCE: ["loss", "wbc"],
     }
-    assert same_supervision([reference, learned, failed], roles().fit, seed=0) == []
+    assert supervised_rows([reference, learned, failed], roles().fit, seed=0) == []
 
 
 def test_shots_never_enter_the_fit() -> None:
@@ -68,25 +68,25 @@ def test_shots_never_enter_the_fit() -> None:
     assert absurd.scores is not None
     absurd.scores[shots] = 1e6
     other = scored("loss", 1, 0.5)
-    (clean,), (planted,) = (same_supervision([one, other], roles().fit, seed=0) for one in (honest, absurd))
+    (clean,), (planted,) = (supervised_rows([one, other], roles().fit, seed=0) for one in (honest, absurd))
     assert clean.scored.scores is not None
     assert planted.scored.scores is not None
     assert planted.scored.scores[IN_EVAL].tolist() == clean.scored.scores[IN_EVAL].tolist()
     assert clean.scored.details["head"]["fit_records"] == FIT - 5
     assert np.flatnonzero(~clean.usable).tolist() == shots
     # without the list of what was used, the plant does damage: the test can fail
-    (harmed,) = same_supervision([Scored(absurd.chosen, absurd.scores), other], roles().fit, seed=0)
+    (harmed,) = supervised_rows([Scored(absurd.chosen, absurd.scores), other], roles().fit, seed=0)
     assert harmed.scored.scores is not None
     assert harmed.scored.scores[IN_EVAL].tolist() != clean.scored.scores[IN_EVAL].tolist()
 
 
 def test_a_feature_made_from_most_of_a_class_is_left_out() -> None:
     most = frozenset(f"fit{row}" for row in range(1, FIT, 2))
-    (head,) = same_supervision([scored("dc_pdd", 0, 1.0, most), scored("loss", 1, 1.0)], roles().fit, seed=0)
+    (head,) = supervised_rows([scored("dc_pdd", 0, 1.0, most), scored("loss", 1, 1.0)], roles().fit, seed=0)
     assert head.scored.details["head"]["left_out"] == ["dc_pdd"]
-    assert head.features.shape == (len(MEMBER), 1)
+    assert head.scored.details["head"]["features"] == ["loss"]
     assert head.usable.all()
-    assert same_supervision([scored("dc_pdd", 0, 1.0, most)], roles().fit, seed=0) == []
+    assert supervised_rows([scored("dc_pdd", 0, 1.0, most)], roles().fit, seed=0) == []
 
 
 def test_permuted_labels_teach_the_head_nothing() -> None:
@@ -94,7 +94,7 @@ def test_permuted_labels_teach_the_head_nothing() -> None:
     judge = Judge(roles(), (0.1,), 200, 0)
     for shift in (0.0, 1.5):
         parts = [scored(spec, seed, shift) for seed, spec in enumerate(("loss", "min_k", "surp"))]
-        (head,) = same_supervision(parts, judge.roles.fit, seed=0)
+        (head,) = supervised_rows(parts, judge.roles.fit, seed=0)
         control = permuted_head(head, judge, repeats=15, seed=0)
         assert control.passed
         assert control.low < 0.5 < control.high
@@ -105,10 +105,13 @@ def test_fit_labels_alone_decide_the_head() -> None:
     """The head's eval scores come from fit labels: flipping these turns the head round."""
     parts = [scored("loss", 0, 1.5)]
     fit = roles().fit
-    (upright,) = same_supervision(parts, fit, seed=0)
-    (turned,) = same_supervision(parts, LabelledRecords(fit.records, ~fit.member), seed=0)
+    (upright,) = supervised_rows(parts, fit, seed=0)
+    (turned,) = supervised_rows(parts, LabelledRecords(fit.records, ~fit.member), seed=0)
     assert upright.scored.scores is not None
     assert turned.scored.scores is not None
     np.testing.assert_allclose(turned.scored.scores, -upright.scored.scores, atol=1e-3)
-    again = fit_head(upright.features[:FIT], fit.member, groups=fit.records.groups, seed=0)
-    assert again(upright.features).tolist() == upright.scored.scores.tolist()
+    assert parts[0].scores is not None
+    features = parts[0].scores[:, None]
+    again = fit_head(features[:FIT], fit.member, groups=fit.records.groups, seed=0)
+    assert again(features).tolist() == upright.scored.scores.tolist()
+    assert upright.learn(fit.member).tolist() == upright.scored.scores.tolist()

@@ -12,14 +12,13 @@ from repromia.attacks import Chosen
 from repromia.blind import BASELINES, cross_validated_auc, fit_blind
 from repromia.bootstrap import percentile
 from repromia.evaluate import Judge, permuted
-from repromia.heads import fit_with
 from repromia.intervals import joint_null_test
 from repromia.metrics import auc
 from repromia.records import LabelledRecords
 from repromia.result import AttackResult, BlindResult, NullRow, NullTarget, Permuted
 from repromia.scoring import Scored, identity_scores, run_attack
 from repromia.signals import Scores
-from repromia.supervision import Supervised, same_supervision
+from repromia.supervision import Supervised, supervised_rows
 from repromia.views import Views
 
 
@@ -47,18 +46,27 @@ def null_target(
     """The attacks asked of a model that cannot have seen the records (learned ones learn again, on it)."""
     asked = [one for one in chosen if "reference" not in one.attack.needs or "reference" in views.targets]
     scored = [run_attack(one, views) for one in asked]
-    heads = same_supervision(scored, judge.roles.fit, seed=judge.seed)
-    found = [(one.chosen.name, one) for one in scored] + [(one.name, one.scored) for one in heads]
+    heads = supervised_rows(scored, judge.roles.fit, seed=judge.seed)
+    found = [(one.chosen.name, one) for one in scored if one.bank is None] + [(one.name, one.scored) for one in heads]
     scores = {row: one.scores for row, one in found if one.scores is not None}
     rows = [_null_row(row, one, judge) for row, one in found]
-    rows += [NullRow(name=one.name, status="not_available", reason=_NO_SECOND) for one in chosen if one not in asked]
+    rows += [
+        NullRow(name=one.name, status="not_available", reason=_no_second(reference))
+        for one in chosen
+        if one not in asked
+    ]
     table = NullTarget(
-        status="measured", target=name, reference=reference, rows=tuple(rows), joint_p=_joint(judge, scores)
+        status="measured",
+        target=name,
+        reference=reference if "reference" in views.targets else "",
+        rows=tuple(rows),
+        joint_p=_joint(judge, scores),
     )
     return table, scores
 
 
-_NO_SECOND = "no second reference: the null target cannot be compared with itself (--null-reference)"
+def _no_second(reason: str) -> str:
+    return f"no second reference: the null target cannot be compared with itself (--null-reference) {reason}".strip()
 
 
 def _null_row(name: str, scored: Scored, judge: Judge) -> NullRow:
@@ -87,10 +95,7 @@ def permuted_head(head: Supervised, judge: Judge, *, repeats: int, seed: int) ->
     rows = judge.fit_rows[head.usable]
     fit = judge.roles.fit.take(rows)
     generator = np.random.default_rng([seed, 50])
-    areas = []
-    for _ in range(repeats):
-        again = fit_with(head.features[rows], permuted(fit, generator).member, head.strength)
-        areas.append(auc(again(head.features[judge.eval_rows]), judge.member))
+    areas = [auc(head.learn(permuted(fit, generator).member)[judge.eval_rows], judge.member) for _ in range(repeats)]
     mean, error = float(np.mean(areas)), float(np.std(areas, ddof=1) / np.sqrt(repeats))
     reach = float(student.ppf(0.995, repeats - 1)) * error
     return Permuted(

@@ -11,6 +11,7 @@ from repromia.result import (
     Gain,
     NullTarget,
     Permuted,
+    ProbeFamily,
     RecordsSummary,
 )
 from repromia.verdict import JOINT_LEVEL, interval, signed
@@ -24,6 +25,7 @@ def other_findings(
     permuted: Sequence[Permuted],
     records: RecordsSummary,
     headline: str = "",
+    families: Sequence[ProbeFamily] = (),
 ) -> Iterator[Finding]:
     """Warnings and notes, the most important first."""
     yield from (_failed(row) for row in rows if row.status == "failed")
@@ -37,7 +39,20 @@ def other_findings(
     yield from _null_findings(null, headline)
     yield from (_permuted(control) for control in permuted if not control.passed)
     yield from (_reprogramming(row, gains) for row in rows if row.kind == "reprogrammed" and row.auc)
+    yield from _families(families)
     yield from _record_findings(rows, records)
+
+
+def _families(families: Sequence[ProbeFamily]) -> Iterator[Finding]:
+    for bank in dict.fromkeys(one.attack for one in families):
+        own = [one for one in families if one.attack == bank]
+        missing = sorted(program for one in own for program in one.could_not)
+        if missing:
+            yield Finding(
+                code="programs_left_out",
+                level="note",
+                sentence=f"{bank!r} went without {len(missing)} programs that this model cannot do: {', '.join(missing)}.",
+            )
 
 
 def _null_findings(null: NullTarget, headline: str) -> Iterator[Finding]:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from repromia.attacks import Chosen
 from repromia.controls import null_name
 from repromia.evaluate import Judge, best_on_select
-from repromia.result import AttackResult, BlindResult, Gain
-from repromia.scoring import identity_scores
+from repromia.result import AttackResult, BlindResult, Gain, ProbeFamily
+from repromia.scoring import Scored, identity_scores
 from repromia.signals import Scores
-from repromia.supervision import SAME_SUPERVISION
+from repromia.supervision import SAME_SUPERVISION, Supervised, family_scores
 from repromia.views import Views
 
 
@@ -22,8 +22,12 @@ def paired_gains(
     judge: Judge,
     blind: Sequence[BlindResult],
     headline: AttackResult | None,
+    rivals: dict[str, str],
 ) -> list[Gain]:
-    """Paired differences: reprogrammed over its fair rivals, the headline over every blind baseline."""
+    """Paired differences: reprogrammed over its fair rivals, the headline over every blind baseline.
+
+    rivals: the same-supervision row that a head must beat, where it is not `same_supervision`.
+    """
     gains: list[Gain] = []
     passive = best_on_select([row for row in rows if row.kind == "passive"])
     specs = {one.name: one for one in chosen}
@@ -32,18 +36,55 @@ def paired_gains(
             continue
         own = (row.name, scores[row.name])
         if row.kind == "reprogrammed":
+            rival = rivals.get(row.name) or SAME_SUPERVISION
             if passive is not None:
                 gains.append(judge.gain("best_passive", own, (passive.name, scores[passive.name])))
-            if SAME_SUPERVISION in scores:
-                gains.append(judge.gain("same_supervision", own, (SAME_SUPERVISION, scores[SAME_SUPERVISION])))
-            same = identity_scores(specs[row.name], views)
-            gains.append(judge.gain("identity", own, (f"identity of {row.name}", same)))
+            if rival in scores:
+                gains.append(judge.gain("same_supervision", own, (rival, scores[rival])))
+            one = specs.get(row.name)
+            if one is not None and not one.attack.head and not one.reference:
+                same = identity_scores(one, views)
+                gains.append(judge.gain("identity", own, (f"identity of {row.name}", same)))
         if headline is not None and row.name == headline.name:
             gains += [judge.gain("blind", own, (one.fitted.name, scores[one.fitted.name])) for one in blind]
         elif blind:
             best = max(blind, key=lambda one: one.cross_validated_auc.estimate).fitted.name
             gains.append(judge.gain("blind", own, (best, scores[best])))
     return gains
+
+
+def probe_families(
+    heads: Sequence[Supervised], scored: Sequence[Scored], scores: dict[str, Scores], views: Views, judge: Judge
+) -> tuple[ProbeFamily, ...]:
+    """What each family of a bank adds to the passive scores by itself, and what it cost."""
+    plain = next((cost for cost in views.costs if cost.program == "Identity" and cost.of == "target"), None)
+    found: list[ProbeFamily] = []
+    for head in (one for one in heads if one.bank is not None):
+        assert head.bank is not None  # noqa: S101 — for mypy
+        alone = family_scores(head, scored, judge.roles.fit, seed=judge.seed)
+        for family in dict.fromkeys(probe.family for probe in head.bank.probes):
+            own = [probe for probe in head.bank.probes if probe.family == family]
+            gain = None
+            if family in alone and SAME_SUPERVISION in scores:
+                name = f"{head.name} with {family} alone"
+                rival = (SAME_SUPERVISION, scores[SAME_SUPERVISION])
+                gain = judge.gain("same_supervision", (name, alone[family]), rival)
+            tokens, seconds = sum(probe.tokens for probe in own), sum(probe.seconds for probe in own)
+            asked = plain is not None and plain.tokens > 0 and tokens > 0
+            found.append(
+                ProbeFamily(
+                    attack=head.name,
+                    family=family,
+                    programs=tuple(probe.spec for probe in own if not probe.reason),
+                    gain=gain,
+                    passes=sum(probe.passes for probe in own),
+                    seconds=round(seconds, 3),
+                    relative_tokens=tokens / plain.tokens if plain and asked else None,
+                    relative_seconds=seconds / plain.seconds if plain and asked and plain.seconds else None,
+                    could_not={probe.spec: probe.reason for probe in own if probe.reason},
+                )
+            )
+    return tuple(found)
 
 
 def null_gains(

@@ -32,14 +32,20 @@ class Head:
 
 def fit_head(features: Features, member: Bool[np.ndarray, " record"], *, groups: tuple[str, ...], seed: int) -> Head:
     """Fit on records of known membership; C by grouped, stratified cross-validation of the log-loss."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    splits = list(folds.split(features, member, np.unique(groups, return_inverse=True)[1]))
-    splits = [(fit, out) for fit, out in splits if 0 < member[fit].sum() < len(fit) and len(out)]
+    splits = _splits(features, member, groups, seed)
     losses = np.array([_log_losses(features, member, fit, out) for fit, out in splits])
     best = STRENGTHS[int(np.argmin(losses.mean(axis=0)))] if splits else STRENGTHS[0]
     return fit_with(features, member, best)
+
+
+def out_of_fold(
+    features: Features, member: Bool[np.ndarray, " record"], strength: float, *, groups: tuple[str, ...], seed: int
+) -> Scores:
+    """Log-odds of each record from a head that was not fitted on it or its group."""
+    odds = np.full(len(member), float(np.log(member.mean() / (1 - member.mean()))))
+    for fit, out in _splits(features, member, groups, seed):
+        odds[out] = fit_with(features[fit], member[fit], strength)(features[out])
+    return odds
 
 
 def fit_with(features: Features, member: Bool[np.ndarray, " record"], strength: float) -> Head:
@@ -50,6 +56,17 @@ def fit_with(features: Features, member: Bool[np.ndarray, " record"], strength: 
     spread = np.where(spread > 0, spread, 1.0)
     regression = LogisticRegression(C=strength, max_iter=1000)
     return Head(centre, spread, regression.fit(_standardised(features, centre, spread), member), strength)
+
+
+def _splits(
+    features: Features, member: Bool[np.ndarray, " record"], groups: tuple[str, ...], seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Grouped, stratified folds of which both parts can be used."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    splits = folds.split(features, member, np.unique(groups, return_inverse=True)[1])
+    return [(fit, out) for fit, out in splits if 0 < member[fit].sum() < len(fit) and len(out)]
 
 
 def _standardised(

@@ -22,7 +22,7 @@ from repromia.duplicates import remove_duplicates
 from repromia.errors import AttackError, TargetError
 from repromia.evaluate import Judge, all_records, best_on_select
 from repromia.findings import other_findings
-from repromia.gains import null_gains, paired_gains
+from repromia.gains import null_gains, paired_gains, probe_families
 from repromia.metrics import RocCurve, roc_curve
 from repromia.programs import Binding, Identity
 from repromia.records import LabelledRecords, Records
@@ -35,10 +35,10 @@ from repromia.result import (
     RecordsSummary,
 )
 from repromia.roles import assign_roles, role_sizes
-from repromia.scoring import run_attack
+from repromia.scoring import Scored, run_attack
 from repromia.signals import Scores, TokenSignals
 from repromia.store import Store, code_digest, digest
-from repromia.supervision import SAME_SUPERVISION, WITH_REFERENCE, Supervised, same_supervision
+from repromia.supervision import SAME_SUPERVISION, WITH_REFERENCE, Supervised, supervised_rows
 from repromia.verdict import Evidence, verdict
 from repromia.views import Cost, Views
 
@@ -111,17 +111,20 @@ def run_audit(
     views = _views(target, reference, judge, settings, where)
     views.ask("target", Identity())  # a target that cannot answer at all ends the audit here
 
-    rows, scores, supervised = _attack_rows(chosen, views, judge, settings)
+    scored, supervised = _ask_all(chosen, views, judge, settings)
+    rows, scores = _attack_rows(scored, supervised, judge)
+    families = probe_families(supervised, scored, scores, views, judge)
     blind, blind_scores = blind_results(kept, judge, settings.seed)
     scores |= blind_scores
     headline = _headline(rows, settings)
     null, null_scores = _null(chosen, (reference, null_reference), where, judge, settings)
-    gains = tuple(paired_gains(rows, scores, chosen, views, judge, blind, headline))
+    rivals = {one.name: one.rival for one in supervised}
+    gains = tuple(paired_gains(rows, scores, chosen, views, judge, blind, headline, rivals))
     gains += null_gains(rows, scores, null_scores, judge, headline)
     permuted = tuple(_permuted(chosen, supervised, views, judge, settings))
     findings = (
         verdict(Evidence(headline, rows, blind, gains, null)),
-        *other_findings(rows, gains, blind, null, permuted, summary, headline.name if headline else ""),
+        *other_findings(rows, gains, blind, null, permuted, summary, headline.name if headline else "", families),
     )
     result = AuditResult(
         status="complete_with_failures" if any(row.status == "failed" for row in rows) else "complete",
@@ -134,6 +137,7 @@ def run_audit(
         headline_rule="named beforehand" if settings.headline else "best AUC on the select role",
         attacks=rows,
         gains=gains,
+        families=families,
         blind=blind,
         null_target=null,
         permuted=permuted,
@@ -209,19 +213,22 @@ def _views(
     return views
 
 
-def _attack_rows(
+def _ask_all(
     chosen: Sequence[Chosen], views: Views, judge: Judge, settings: Settings
-) -> tuple[tuple[AttackResult, ...], dict[str, Scores], list[Supervised]]:
-    """A row an attack, and the same-supervision heads on what is passive among them."""
+) -> tuple[list[Scored], list[Supervised]]:
+    """Every attack, and the heads on what came of them."""
     scored = [run_attack(one, views) for one in chosen]
-    rows = [judge.row(one.chosen.name, one) for one in scored]
-    scores = {one.chosen.name: one.scores for one in scored if one.scores is not None}
-    supervised = same_supervision(scored, judge.roles.fit, seed=settings.seed)
-    for head in supervised:
-        rows.append(judge.row(head.name, head.scored))
-        if head.scored.scores is not None:
-            scores[head.name] = head.scored.scores
-    return tuple(rows), scores, supervised
+    return scored, supervised_rows(scored, judge.roles.fit, seed=settings.seed)
+
+
+def _attack_rows(
+    scored: Sequence[Scored], supervised: Sequence[Supervised], judge: Judge
+) -> tuple[tuple[AttackResult, ...], dict[str, Scores]]:
+    """A row an attack and a row a head."""
+    found = [(one.chosen.name, one) for one in scored if one.bank is None]
+    found += [(head.name, head.scored) for head in supervised]
+    rows = tuple(judge.row(name, one) for name, one in found)
+    return rows, {name: one.scores for name, one in found if one.scores is not None}
 
 
 def _check_references(models: tuple[LanguageModel, LanguageModel | None, LanguageModel | None]) -> None:
@@ -237,7 +244,8 @@ def _check_references(models: tuple[LanguageModel, LanguageModel | None, Languag
 
 
 def _check_headline(chosen: Sequence[Chosen], settings: Settings) -> None:
-    rows = [one.name for one in chosen] + [SAME_SUPERVISION, WITH_REFERENCE]
+    banks = [f"{one.name}:references=true" for one in chosen if one.attack.head]
+    rows = [one.name for one in chosen] + banks + [SAME_SUPERVISION, WITH_REFERENCE]
     if settings.headline and settings.headline not in rows:
         parse(settings.headline)  # says which name was meant, where there is no such attack
         raise AttackError(
@@ -267,8 +275,23 @@ def _null(
     if first is None:
         reason = "no reference model was given, so no model is known that cannot have seen the records"
         return NullTarget(status="not_available", reason=reason), {}
+    missing = ""
+    if second is None and any("reference" in one.attack.needs for one in chosen):
+        second, missing = _repaired(first, judge, settings, where)
     asked = _views(first, second, judge, settings, where)
-    return null_target(chosen, asked, judge, name=first.name, reference=second.name if second else "")
+    return null_target(chosen, asked, judge, name=first.name, reference=second.name if second else missing)
+
+
+def _repaired(
+    reference: LanguageModel, judge: Judge, settings: Settings, where: _Where
+) -> tuple[LanguageModel | None, str]:
+    """A noised and repaired copy: the null target's reference where no second one was given, or why there is none."""
+    from repromia.programs.weights import NoiseAndRepair
+
+    try:
+        return NoiseAndRepair().copy_of(_views(reference, None, judge, settings, where).binding), ""
+    except (AttackError, RuntimeError, MemoryError) as error:
+        return None, f"none: {str(error).splitlines()[0]}"
 
 
 def _permuted(
@@ -284,7 +307,11 @@ def _permuted(
     found += [
         permuted_program(one, views, judge, repeats=settings.program_permutations)
         for one in chosen
-        if one.attack.kind == "reprogrammed" and settings.program_permutations and not one.options.get("program")
+        if one.attack.kind == "reprogrammed"
+        and "labels" in one.attack.needs
+        and not one.attack.head
+        and settings.program_permutations
+        and not one.options.get("program")
     ]
     return [one for one in found if one is not None]
 

@@ -124,6 +124,24 @@ class Permuted(Figures):
     passed: bool
 
 
+class ProbeFamily(Figures):
+    """Programs of one kind in a bank: what they add by themselves, and what they cost.
+
+    gain: of a head on the passive scores and this family over `same_supervision`. passes: forward passes a record.
+    tokens, seconds: for all records, as multiples of the plain view's where that was asked in the same run.
+    """
+
+    attack: str
+    family: str
+    programs: tuple[str, ...]
+    gain: Gain | None = None
+    passes: float = 0.0
+    seconds: float = 0.0
+    relative_tokens: float | None = None
+    relative_seconds: float | None = None
+    could_not: dict[str, str] = {}  # programs that the model cannot do, with the reason
+
+
 class BlindResult(Figures):
     """A baseline that never sees the target."""
 
@@ -192,6 +210,7 @@ class AuditResult(Figures):
     headline_rule: str
     attacks: tuple[AttackResult, ...]
     gains: tuple[Gain, ...]
+    families: tuple[ProbeFamily, ...] = ()
     blind: tuple[BlindResult, ...]
     null_target: NullTarget
     permuted: tuple[Permuted, ...]

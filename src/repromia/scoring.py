@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from repromia.attacks import Ask, Chosen
+from repromia.attacks import Ask, Chosen, Fact
+from repromia.attacks.probe_bank import FAMILIES, bank_specs, bank_statistics
+from repromia.bank import Bank, ask_bank, describe
 from repromia.errors import AttackError, StoreError
 from repromia.programs import Identity
 from repromia.signals import Scores
@@ -22,6 +24,7 @@ class Scored:
 
     used: ids of records that its programs were made from (no head may be fitted on them).
     details: what its programs say of themselves. passes: forward passes a record on the target.
+    bank: features that wait for a head, in place of scores.
     """
 
     chosen: Chosen
@@ -31,12 +34,15 @@ class Scored:
     details: dict[str, Any] = field(default_factory=dict)
     passes: float = 0.0
     seconds: float = 0.0
+    bank: Bank | None = None
 
 
 def run_attack(chosen: Chosen, views: Views, rows: Int[np.ndarray, " row"] | None = None) -> Scored:
     """Scores of all records of the views, or of some rows. A failure becomes a reason, never a score."""
     began = time.perf_counter()
     try:
+        if chosen.attack.head:
+            return _ask_bank(chosen, views, began)
         inputs, used, details, passes = _inputs(chosen, views, rows)
         scores = np.asarray(chosen.attack.function(**inputs, **chosen.options), dtype=np.float64)
         _check(scores, len(views.records) if rows is None else len(rows))
@@ -50,14 +56,21 @@ def run_attack(chosen: Chosen, views: Views, rows: Int[np.ndarray, " row"] | Non
     return Scored(chosen, scores, "", used, details, passes, time.perf_counter() - began)
 
 
+def _ask_bank(chosen: Chosen, views: Views, began: float) -> Scored:
+    specs = bank_specs(chosen.options["preset"], chosen.options["programs"])
+    bank = ask_bank(views, specs, bank_statistics(chosen.options["statistics"]), FAMILIES)
+    seconds = time.perf_counter() - began
+    return Scored(chosen, None, "", bank.used, {"bank": describe(bank)}, 1 + bank.passes, seconds, bank)
+
+
 def identity_scores(chosen: Chosen, views: Views, rows: Int[np.ndarray, " row"] | None = None) -> Scores:
     """The same attack with every program of the target replaced by the identity."""
     inputs: dict[str, Any] = {}
-    for name, (mark, variants) in chosen.attack.inputs.items():
+    for name, (mark, variants) in chosen.inputs.items():
         if isinstance(mark, Ask):
             asked = views.ask(mark.of, Identity(), rows)
             inputs[name] = asked if variants else asked[0]
-        else:
+        elif isinstance(mark, Fact):
             fact = views.fact(mark.name, chosen.options)
             inputs[name] = fact if rows is None else take_fact(fact, rows)
     return np.asarray(chosen.attack.function(**inputs, **chosen.options), dtype=np.float64)
@@ -70,7 +83,7 @@ def _inputs(
     used: frozenset[str] = frozenset()
     details: dict[str, Any] = {}
     passes = 0.0
-    for name, (mark, variants) in chosen.attack.inputs.items():
+    for name, (mark, variants) in chosen.inputs.items():
         if isinstance(mark, Ask):
             program = views.program(mark.plan, chosen.options)
             asked = views.ask(mark.of, program, rows)
@@ -79,7 +92,7 @@ def _inputs(
             if program.details:
                 details[name] = program.details
             passes += len(asked) if mark.of == "target" else 0
-        else:
+        elif isinstance(mark, Fact):
             fact = views.fact(mark.name, chosen.options)
             used |= getattr(fact, "used", frozenset())
             inputs[name] = fact if rows is None else take_fact(fact, rows)

@@ -68,6 +68,14 @@ class TokenSignals:
         low = position < np.repeat(kept, self.lengths)
         return self.total(np.where(low, self.ordered(values), 0.0)) / kept
 
+    def quantile(self, values: Float[np.ndarray, " token"], share: float) -> Scores:
+        """The `share` quantile of each record's values, linear between neighbours (as numpy's default)."""
+        ordered, place = self.ordered(values), share * (self.lengths - 1)
+        below = np.floor(place).astype(np.int64)
+        above = np.minimum(below + 1, self.lengths - 1)
+        low, high = ordered[self.offsets[:-1] + below], ordered[self.offsets[:-1] + above]
+        return low + (high - low) * (place - below)
+
     def average_highest(self, values: Float[np.ndarray, " token"], share: float) -> Scores:
         """Mean of the highest max(1, floor(share * n)) of each record's n values."""
         return -self.average_lowest(-values, share)

@@ -1,89 +1,197 @@
-"""What the same labels buy without reprogramming: a head on the passive scores."""
+"""Heads on features of all records: what the labels buy without reprogramming, and with a bank of programs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from repromia.attacks import Attack, Chosen
-from repromia.heads import fit_head
+from repromia.bank import Bank
+from repromia.heads import fit_head, fit_with, out_of_fold
 from repromia.records import LabelledRecords
 from repromia.scoring import Scored
 from repromia.signals import Scores
 
 SAME_SUPERVISION = "same_supervision"
 WITH_REFERENCE = "same_supervision:references=true"
+Features = Float[np.ndarray, "record feature"]
+# Labels of the usable fit records -> scores of all records, with the C chosen on the true ones.
+Learn = Callable[[Bool[np.ndarray, " usable"]], Scores]
 
 
 @dataclass(frozen=True)
 class Supervised:
-    """A head's row, with what is needed to refit it on permuted labels.
+    """A head's row, and how to learn it again from other labels.
 
-    features cover all records; usable says which fit records no feature was made from; strength is the head's C.
+    rival: the row that had the same labels and no program. usable says which fit records no feature was made from.
+    bank: the probes behind it, where there are any.
     """
 
     name: str
     scored: Scored
-    features: Float[np.ndarray, "record feature"]
+    learn: Learn = field(repr=False)
     usable: Bool[np.ndarray, " fit"]
-    strength: float
+    rival: str = ""
+    bank: Bank | None = None
 
 
-def same_supervision(scored: Sequence[Scored], fit: LabelledRecords, *, seed: int) -> list[Supervised]:
-    """Heads on all passive scores, without and (where there are any) with those that use a reference.
+@dataclass(frozen=True)
+class _Table:
+    """Features of all records and what they were made from."""
+
+    matrix: Features
+    used: frozenset[str]
+    names: tuple[str, ...]
+    left_out: tuple[str, ...]
+    passes: float
+
+
+def supervised_rows(scored: Sequence[Scored], fit: LabelledRecords, *, seed: int) -> list[Supervised]:
+    """Every head of an audit: `same_supervision` and each bank, without and with references.
 
     The first len(fit) scores of each attack belong to the fit role. Fit records that a feature was made from
     (prefix shots) are left out of the fit; a feature made from most of a class is left out itself, and a head
     without any feature is no row.
     """
-    smaller = min(int(fit.member.sum()), int((~fit.member).sum()))
     passive = [one for one in scored if one.scores is not None and one.chosen.attack.kind == "passive"]
     referred = [one for one in scored if one.scores is not None and one.chosen.attack.kind == "reference"]
-    tables = {SAME_SUPERVISION: passive, WITH_REFERENCE: passive + referred if passive and referred else []}
-    return [
-        _supervised(name, features, fit, seed)
-        for name, features in tables.items()
-        if any(len(one.used) <= smaller // 2 for one in features)
-    ]
+    banks = [one for one in scored if one.bank is not None]
+    plain = _table(passive, fit)
+    with_reference = _table([*passive, *referred], fit) if passive and referred else None
+    rows: list[Supervised] = []
+    if plain is not None:
+        rows.append(_head(SAME_SUPERVISION, _ROW, plain, fit, seed))
+    if with_reference is not None:
+        rows.append(_head(WITH_REFERENCE, _ROW, with_reference, fit, seed))
+    for one in banks:
+        rows += _bank_rows(one, plain, with_reference, fit, seed)
+    return rows
 
 
-def _supervised(name: str, features: Sequence[Scored], fit: LabelledRecords, seed: int) -> Supervised:
-    began = time.perf_counter()
+def family_scores(head: Supervised, scored: Sequence[Scored], fit: LabelledRecords, *, seed: int) -> dict[str, Scores]:
+    """For each family of a bank, the scores of a head on the passive scores and that family alone."""
+    if head.bank is None:
+        return {}
+    plain = _table([one for one in scored if one.scores is not None and one.chosen.attack.kind == "passive"], fit)
+    found: dict[str, Scores] = {}
+    for family in dict.fromkeys(probe.family for probe in head.bank.probes if not probe.reason):
+        columns = [at for probe in head.bank.probes if probe.family == family for at in probe.columns]
+        own = replace(head.bank, features=head.bank.features[:, columns])
+        one = _head(f"{head.name} with {family} alone", _ROW, _with_bank(plain, own), fit, seed)
+        if one.scored.scores is not None:
+            found[family] = one.scored.scores
+    return found
+
+
+def _bank_rows(
+    one: Scored, plain: _Table | None, with_reference: _Table | None, fit: LabelledRecords, seed: int
+) -> list[Supervised]:
+    """A bank's head, and the same stacked on the reference head: concatenating the features is worse."""
+    assert one.bank is not None  # noqa: S101
+    attack = one.chosen.attack
+    table = _with_bank(plain, one.bank)
+    head = _head(one.chosen.name, attack, table, fit, seed)
+    details = {**one.details, **head.scored.details}
+    seconds = head.scored.seconds + one.seconds
+    scored = replace(head.scored, chosen=one.chosen, details=details, seconds=seconds)
+    rival = SAME_SUPERVISION if plain is not None else ""
+    rows = [replace(head, scored=scored, rival=rival, bank=one.bank)]
+    if with_reference is not None:
+        name = f"{one.chosen.name}:references=true"
+        rows.append(_stacked(name, attack, (table, with_reference), fit, seed))
+    return rows
+
+
+def _table(scored: Sequence[Scored], fit: LabelledRecords) -> _Table | None:
+    """Scores as features; a score made from most of a class is left out."""
     smaller = min(int(fit.member.sum()), int((~fit.member).sum()))
-    kept = [one for one in features if len(one.used) <= smaller // 2]
-    used = frozenset(name for one in kept for name in one.used)
+    kept = [one for one in scored if len(one.used) <= smaller // 2]
+    if not kept:
+        return None
+    return _Table(
+        np.stack([one.scores for one in kept if one.scores is not None], axis=1),
+        frozenset(name for one in kept for name in one.used),
+        tuple(one.chosen.name for one in kept),
+        tuple(one.chosen.name for one in scored if one not in kept),
+        1 + sum(one.passes - 1 for one in kept if one.passes > 1),  # the plain view is shared
+    )
+
+
+def _with_bank(plain: _Table | None, bank: Bank) -> _Table:
+    names = tuple(probe.spec for probe in bank.probes if not probe.reason)
+    own = _Table(bank.features, bank.used, names, (), 1 + bank.passes)
+    if plain is None:
+        return own
+    return _Table(
+        np.concatenate([plain.matrix, own.matrix], axis=1),
+        plain.used | own.used,
+        plain.names + own.names,
+        plain.left_out,
+        plain.passes + bank.passes,
+    )
+
+
+def _usable(tables: Sequence[_Table], fit: LabelledRecords) -> Bool[np.ndarray, " fit"]:
+    """Fit records that no feature was made from, nor any other record of their group."""
+    used = frozenset(name for table in tables for name in table.used)
     tied = {group for name, group in zip(fit.records.ids, fit.records.groups, strict=True) if name in used}
-    usable = np.array([group not in tied for group in fit.records.groups])
-    columns = [one.scores for one in kept if one.scores is not None]
-    matrix = np.stack(columns, axis=1)
+    return np.array([group not in tied for group in fit.records.groups])
+
+
+def _head(name: str, attack: Attack, table: _Table, fit: LabelledRecords, seed: int) -> Supervised:
+    began = time.perf_counter()
+    usable = _usable([table], fit)
     rows = np.flatnonzero(usable)
-    learned = fit.take(rows)
-    head = fit_head(matrix[rows], learned.member, groups=learned.records.groups, seed=seed)
-    scores: Scores = head(matrix)
-    details = {
-        "features": [one.chosen.name for one in kept],
-        "left_out": [one.chosen.name for one in features if one not in kept],
+    groups = fit.take(rows).records.groups
+    head = fit_head(table.matrix[rows], fit.member[rows], groups=groups, seed=seed)
+    scores: Scores = head(table.matrix)
+
+    def learn(member: Bool[np.ndarray, " usable"]) -> Scores:
+        return fit_with(table.matrix[rows], member, head.strength)(table.matrix)
+
+    details: dict[str, Any] = {
+        "features": list(table.names),
+        "left_out": list(table.left_out),
         "fit_records": len(rows),
         "C": head.strength,
     }
     seconds = time.perf_counter() - began
-    passes = 1 + sum(one.passes - 1 for one in kept if one.passes > 1)  # the plain view is shared
-    return Supervised(
-        name,
-        Scored(Chosen(name, _ROW, {}), scores, details={"head": details}, passes=passes, seconds=seconds),
-        matrix,
-        usable,
-        head.strength,
-    )
+    chosen = Chosen(name, attack, {})
+    scored = Scored(chosen, scores, details={"head": details}, passes=table.passes, seconds=seconds)
+    return Supervised(name, scored, learn, usable)
+
+
+def _stacked(name: str, attack: Attack, tables: tuple[_Table, _Table], fit: LabelledRecords, seed: int) -> Supervised:
+    """A head on two heads' log-odds, which for the fit records are out of fold."""
+    began = time.perf_counter()
+    usable = _usable(tables, fit)
+    rows = np.flatnonzero(usable)
+    groups = fit.take(rows).records.groups
+    strengths = [fit_head(one.matrix[rows], fit.member[rows], groups=groups, seed=seed).strength for one in tables]
+
+    def learn(member: Bool[np.ndarray, " usable"]) -> Scores:
+        held_out, full = [], []
+        for table, strength in zip(tables, strengths, strict=True):
+            features = table.matrix[rows]
+            held_out.append(out_of_fold(features, member, strength, groups=groups, seed=seed))
+            full.append(fit_with(features, member, strength)(table.matrix))
+        return fit_with(np.stack(held_out, axis=1), member, 1.0)(np.stack(full, axis=1))
+
+    scores = learn(fit.member[rows])
+    details = {"stacked": [list(table.names) for table in tables], "fit_records": len(rows), "C": strengths}
+    passes = sum(table.passes for table in tables) - 1
+    seconds = time.perf_counter() - began
+    scored = Scored(Chosen(name, attack, {}), scores, details={"head": details}, passes=passes, seconds=seconds)
+    return Supervised(name, scored, learn, usable, rival=WITH_REFERENCE)
 
 
 def _never(*_: object) -> NoReturn:
-    raise AssertionError("the head is fitted by same_supervision, not called on views")
+    raise AssertionError("a head is fitted here, not called on views")
 
 
 _ROW = Attack(

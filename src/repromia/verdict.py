@@ -56,7 +56,7 @@ def verdict(evidence: Evidence) -> Finding:
     blinding = _as_good_as(evidence)
     if blinding is not None:
         return _given_away(row, blinding)
-    if row.auc.high < 0.5 or (row.kind == "head" and _reversed(evidence.rows)):
+    if row.auc.high < 0.5 or ("labels" in row.needs and _reversed(evidence.rows)):
         return _turned(row, evidence.rows)
     if not (row.auc.low > 0.5 or any(above_chance(row, one) for one in row.tpr_at_fpr)):
         return _nothing(row, evidence)

@@ -132,6 +132,7 @@ class Views:
                 parts.append(self._ask_part(target, program, part))
                 variants = len(parts[-1])
                 bar.advance(len(part))
+        program.close()
         joined = tuple(join([part[variant] for part in parts]) for variant in range(variants))
         tokens = target.tokens_asked - fed
         seconds = time.perf_counter() - began

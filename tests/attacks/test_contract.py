@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from repromia import attacks
-from repromia.attacks import Plain, choose, parse, registry
+from repromia.attacks import SELF_REFERENCE, Plain, choose, parse, registry
 from repromia.errors import AttackError
 from repromia.metrics import auc
 from repromia.records import LabelledRecords, Records
@@ -22,8 +22,12 @@ NAMES = tuple(registry())
 OF_MEMBERSHIP = tuple(name for name, one in registry().items() if one.kind in ("passive", "reference"))
 
 
-def score(spec: str, views: Views) -> Scores:
+def score(spec: str, views: Views) -> np.ndarray:
+    """A number a record; of attacks that wait for a head, their features."""
     scored = run_attack(parse(spec), views)
+    if scored.bank is not None:
+        assert not [probe.reason for probe in scored.bank.probes if probe.reason]
+        return scored.bank.features
     assert scored.scores is not None, scored.reason
     return scored.scores
 
@@ -49,7 +53,8 @@ def test_one_finite_number_a_record_whatever_their_order(
 ) -> None:
     spec = specs.get(name, name)
     scores = score(spec, views)
-    assert scores.shape == (len(few),)
+    assert scores.shape[0] == len(few)
+    assert (scores.ndim == 2) == registry()[name].head
     assert np.isfinite(scores).all()
     turned = make_views(models.leaky, models.base, few.take(range(len(few))[::-1]))
     np.testing.assert_allclose(score(spec, turned)[::-1], scores, atol=1e-4)
@@ -126,12 +131,12 @@ def names(*specs: str, reference: bool = True) -> list[str]:
 
 def test_lists_of_attacks() -> None:
     known = registry()
-    assert names("all") == sorted(known)
-    assert names("default") == [name for name, one in known.items() if one.default]
+    assert names("all") == [*sorted(known), SELF_REFERENCE]
+    assert names("default") == [*(name for name, one in known.items() if one.default), SELF_REFERENCE]
     assert "neighbour" in names("all")
     assert "neighbour" not in names("default")
     assert "reprogram" in names("default")
-    assert set(names("default")) - set(names("passive")) == {"reprogram"}
+    assert set(names("default")) - set(names("passive")) == {"reprogram", "probe_bank", SELF_REFERENCE}
     assert names("loss", "min_k:k=0.1", "loss") == ["loss", "min_k:k=0.1"]
     assert names("loss", "default")[0] == "loss"
     assert len(names("loss", "default")) == len(names("default"))
@@ -197,3 +202,18 @@ def test_what_is_not_a_number_a_record_is_a_reason_and_never_a_score(
     scored = run_attack(replace(loss, attack=replace(loss.attack, function=broken)), views)
     assert scored.scores is None
     assert message in scored.reason
+
+
+def test_a_program_stands_for_the_reference(views: Views) -> None:
+    """The pseudo-reference replaces the reference's view, and nothing else: same function, by hand."""
+    chosen = parse("wbc:reference=noise_and_repair/noise=0.4/steps=2/samples=20")
+    assert (chosen.attack.kind, chosen.attack.needs) == ("reprogrammed", ())
+    scored = run_attack(chosen, views)
+    assert scored.scores is not None, scored.reason
+    plain = views.ask("target", views.program("identity", {}))[0]
+    other = views.ask("target", views.program("noise_and_repair/noise=0.4/steps=2/samples=20", {}))[0]
+    assert scored.scores.tolist() == registry()["wbc"].function(plain, other).tolist()
+    with pytest.raises(AttackError, match="no option 'reference'"):
+        parse("loss:reference=noise_and_repair")
+    unknown = run_attack(parse("wbc:reference=nothing"), views)
+    assert "There is no program 'nothing'" in unknown.reason

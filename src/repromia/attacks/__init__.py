@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -18,6 +18,7 @@ from pkgutil import iter_modules
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from repromia.errors import AttackError
+from repromia.options import typed
 from repromia.result import Kind
 from repromia.signals import Scores, TokenSignals
 
@@ -43,6 +44,12 @@ class Fact:
     name: str
 
 
+@dataclass(frozen=True)
+class AskBank:
+    """Marks a parameter: the features of a bank of programs, which the attack's options name."""
+
+
+Mark = Ask | Fact | AskBank
 Plain = Annotated[TokenSignals, Ask("identity")]
 Reference = Annotated[TokenSignals, Ask("identity", of="reference")]
 
@@ -52,6 +59,7 @@ class Attack:
     """A registered attack.
 
     kind, access, needs: what the report says about it. default: part of the attack list `default`.
+    head: the function returns features (record, feature), and a head fitted on the fit role makes the scores.
     """
 
     name: str
@@ -61,17 +69,18 @@ class Attack:
     needs: tuple[str, ...]
     citation: str
     default: bool
+    head: bool = False
 
     @property
-    def inputs(self) -> dict[str, tuple[Ask | Fact, bool]]:
+    def inputs(self) -> dict[str, tuple[Mark, bool]]:
         """What each positional parameter looks at, and whether it takes all variants."""
         hints = get_type_hints(self.function, include_extras=True)
-        found: dict[str, tuple[Ask | Fact, bool]] = {}
+        found: dict[str, tuple[Mark, bool]] = {}
         for name, parameter in inspect.signature(self.function).parameters.items():
             if parameter.kind is parameter.KEYWORD_ONLY:
                 continue
             kind, *marks = get_args(hints[name]) if get_origin(hints[name]) is Annotated else (hints[name],)
-            mark = next((mark for mark in marks if isinstance(mark, Ask | Fact)), None)
+            mark = next((mark for mark in marks if isinstance(mark, Mark)), None)
             if mark is None:
                 raise TypeError(f"{self.name}: parameter {name!r} does not say what it looks at")
             found[name] = (mark, get_origin(kind) is tuple)
@@ -92,13 +101,30 @@ class Attack:
 
 @dataclass(frozen=True)
 class Chosen:
-    """An attack with its options: one row of the report, named as the user asked for it."""
+    """An attack with its options: one row of the report, named as the user asked for it.
+
+    reference: a program that stands for the reference model (`ez_mia:reference=noise_and_repair`).
+    """
 
     name: str
     attack: Attack
     options: dict[str, Any]
+    reference: str = ""
+
+    @property
+    def inputs(self) -> dict[str, tuple[Mark, bool]]:
+        """What the attack looks at, with the program that stands for the reference put in its place."""
+        found = self.attack.inputs
+        if not self.reference:
+            return found
+        own = Ask(self.reference)
+        return {
+            name: (own if isinstance(mark, Ask) and mark.of == "reference" else mark, variants)
+            for name, (mark, variants) in found.items()
+        }
 
 
+SELF_REFERENCE = "ez_mia:reference=noise_and_repair"  # needs no second model: part of the attack list `default`
 _REGISTRY: dict[str, Attack] = {}
 
 
@@ -109,12 +135,13 @@ def attack(
     kind: Kind = "passive",
     needs: tuple[str, ...] = (),
     default: bool = True,
+    head: bool = False,
 ) -> Callable[[Callable[..., Scores]], Callable[..., Scores]]:
     """Register a function as an attack under its own name."""
 
     def register(function: Callable[..., Scores]) -> Callable[..., Scores]:
         name = function.__name__
-        _REGISTRY[name] = Attack(name, function, kind, access, needs, citation, default)
+        _REGISTRY[name] = Attack(name, function, kind, access, needs, citation, default, head)
         return function
 
     return register
@@ -152,6 +179,7 @@ def choose(specs: tuple[str, ...], *, reference: bool) -> list[Chosen]:
             or (spec == "passive" and one.default and one.kind in ("passive", "reference"))
         ]
         usable = [name for name in names if reference or "reference" not in known[name].needs]
+        usable += [SELF_REFERENCE] if spec in ("default", "all") else []
         for one in usable if names else [spec]:
             rows.setdefault(one, parse(one))
     if any(row.attack.kind == "reprogrammed" for row in rows.values()):
@@ -161,7 +189,10 @@ def choose(specs: tuple[str, ...], *, reference: bool) -> list[Chosen]:
 
 
 def parse(spec: str) -> Chosen:
-    """`name:option=value:option=value` to an attack with options. Raises AttackError."""
+    """`name:option=value:option=value` to an attack with options. Raises AttackError.
+
+    Attacks that take a reference also know `reference=PROGRAM`, such as `reference=noise_and_repair/noise=0.4`.
+    """
     name, *given = spec.split(":")
     known = registry()
     if name not in known:
@@ -171,26 +202,19 @@ def parse(spec: str) -> Chosen:
             expected=", ".join(known) + "; or default, passive, all",
             hint=f"did you mean {near[0]!r}?" if near else "run `repromia attacks`",
         )
-    one = known[name]
+    one, stands_for_reference = known[name], ""
     options = dict(one.options)
     for part in given:
         key, _, value = part.partition("=")
+        if key == "reference" and "reference" in one.needs and value:
+            stands_for_reference = value
+            needs = tuple(need for need in one.needs if need != "reference")
+            one = replace(one, kind="reprogrammed", needs=needs, access="weights, full next-token distribution")
+            continue
         if key not in options:
             raise AttackError(
                 f"The attack {name!r} has no option {key!r}.",
                 expected=", ".join(f"{key}={value!r}" for key, value in options.items()) or "no option",
             )
-        options[key] = _typed(name, key, value, options[key])
-    return Chosen(spec, one, options)
-
-
-def _typed(name: str, key: str, value: str, default: object) -> object:
-    kind = type(default)
-    try:
-        if kind is bool:
-            return {"true": True, "false": False, "yes": True, "no": False}[value.lower()]
-        return kind(value)  # type: ignore[call-arg]
-    except (KeyError, ValueError) as error:
-        raise AttackError(
-            f"The option {name}:{key} cannot be {value!r}.", expected=f"a value like {default!r}"
-        ) from error
+        options[key] = typed(f"{name}:{key}", value, options[key])
+    return Chosen(spec, one, options, stands_for_reference)

@@ -7,7 +7,7 @@ get here: a `Binding` has no place for them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from repromia.records import LabelledRecords, Records
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Binding:
-    """What a plan may use to become a program: the target and labelled records that are not eval."""
+    """What a plan may use to become a program: the target and labelled records that are not eval.
+
+    memory: what programs of one audit share (samples of the target), by a key that names the target.
+    """
 
     target: LanguageModel
     fit: LabelledRecords
@@ -28,6 +31,7 @@ class Binding:
     seed: int
     progress: Progress
     longest: int  # tokens of the longest record of any role: what a prefix must leave room for
+    memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 @runtime_checkable
@@ -51,6 +55,10 @@ class Program(Protocol):
 
     def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
         """The target's signals: one entry, or one a variant for programs that ask several times."""
+        ...
+
+    def close(self) -> None:
+        """Free what asking needed; the program may be asked again."""
         ...
 
 
@@ -80,6 +88,9 @@ class Fixed:
     def details(self) -> dict[str, Any]:
         """Nothing beyond the options."""
         return {}
+
+    def close(self) -> None:
+        """Nothing to free."""
 
     def bind(self, binding: Binding) -> Program:
         """Itself."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -38,7 +38,14 @@ def generator_for(content: Content, seed: int, variant: int) -> np.random.Genera
 
 
 @dataclass(frozen=True)
-class LowerCase(Fixed):
+class Edit(Fixed):
+    """Base of programs after which the text has other tokens."""
+
+    changes_tokens: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class LowerCase(Edit):
     """The text in lower case (Carlini et al. 2021, section 5.2)."""
 
     def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
@@ -48,7 +55,7 @@ class LowerCase(Fixed):
 
 
 @dataclass(frozen=True)
-class WordSwaps(Fixed):
+class WordSwaps(Edit):
     """`copies` copies of the text, each with `share` of its words swapped in random pairs (PAC, Ye et al. 2024)."""
 
     copies: int = 10
@@ -79,7 +86,7 @@ def swap_words(text: str, share: float, generator: np.random.Generator) -> str:
 
 
 @dataclass(frozen=True)
-class MaskedNeighbours(Fixed):
+class MaskedNeighbours(Edit):
     """Neighbours of the text: some words replaced by a masked language model (Mattern et al. 2023).
 
     masked_model: folder or hub id of a masked LM. One in ten positions is replaced in each of `copies` copies;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from repromia.errors import AttackError
 from repromia.learn import RECIPES, Recipe, learn_soft_prompt
@@ -23,6 +23,8 @@ class LearnedSoftPrompt:
     restarts, per_class (fit records a class, at most): override the recipe where given (0 or "" keep it).
     program: a saved program to carry over, from a shadow model for example; nothing is learned then.
     """
+
+    learns: ClassVar[bool] = True  # from the labels of fit and select: a bank cross-fits it
 
     recipe: str = "forgetting"
     length: int = 0

@@ -40,6 +40,9 @@ class TextPrefix:
         """How much of the prefix fitted."""
         return {"shots": self.shots, "shots_asked": self.shots_asked, "prefix_tokens": len(self.ids)}
 
+    def close(self) -> None:
+        """Nothing to free."""
+
     def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
         """Signals of the records behind the prefix, which is read once."""
         sequences = target.encode(records.contents, records.ids)
@@ -61,12 +64,14 @@ class Shots:
 
     shots: int = 12
     side: Literal["nonmembers", "members"] = "nonmembers"
+    draw: int = 0  # another number, other shots
 
     def bind(self, binding: Binding) -> TextPrefix:
         """Draw the shots. Raises AttackError where not even part of one fits."""
         target = binding.target
         pool = binding.fit.nonmembers() if self.side == "nonmembers" else binding.fit.members()
-        order = np.random.default_rng([binding.seed, self.side == "members"]).permutation(len(pool))
+        seeds = [binding.seed, self.side == "members", *([self.draw] if self.draw else [])]
+        order = np.random.default_rng(seeds).permutation(len(pool))
         room = target.context - binding.longest
         bos = target.encoder.bos
         ids: list[int] = [] if bos is None else [bos]

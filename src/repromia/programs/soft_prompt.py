@@ -47,6 +47,9 @@ class SoftPrompt:
         """How it was learned."""
         return self.learned
 
+    def close(self) -> None:
+        """Nothing to free."""
+
     def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
         """Signals behind the prompt, whose key/values are computed once."""
         sequences = target.encode(records.contents, records.ids)

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from repromia.report import plots, words
 from repromia.report.plots import RocPoints
 from repromia.report.words import Cell
-from repromia.result import AttackResult, AuditResult, Exposed, Gain, Kind
+from repromia.result import AttackResult, AuditResult, Exposed, Gain, Kind, ProbeFamily
 
 __all__ = ["RocPoints", "render_html"]
 
@@ -49,6 +49,15 @@ class _GainRow(NamedTuple):
     auc: str
     reading: str
     tprs: tuple[str, ...]
+
+
+class _FamilyRow(NamedTuple):
+    """One line of the table of program families."""
+
+    family: ProbeFamily
+    gain: str
+    tokens: str
+    seconds: str
 
 
 class _Legend(NamedTuple):
@@ -109,12 +118,26 @@ def _context(result: AuditResult, curves: Mapping[str, RocPoints], excerpts: Map
         "gain_fprs": [words.fpr_words(fpr) for fpr in gain_fprs],
         "gain_plot": _gain_plot(gains[:_GAINS_SHOWN], rows),
         "gains_shown": _GAINS_SHOWN,
+        "families": [_family_row(one) for one in result.families],
         "exposed": [_exposed(result, entry, excerpts) for entry in result.exposed],
         "exposed_row": next((row for row in rows if row.name == result.exposed_by), None),
         "ran": [("Target", _flat(result.target)), ("Reference", _flat(result.reference or {}))],
         "settings": [("Configuration", _flat(result.config)), ("Versions", _flat(result.versions))],
         "views": _records_table(result.views),
     }
+
+
+def _family_row(one: ProbeFamily) -> _FamilyRow:
+    return _FamilyRow(
+        family=one,
+        gain=words.gain_words(one.gain.auc) if one.gain else "none measured",
+        tokens=_multiple(one.relative_tokens),
+        seconds=_multiple(one.relative_seconds),
+    )
+
+
+def _multiple(cost: float | None) -> str:
+    return "read back from an earlier run" if cost is None else f"{cost:.1f} ×"
 
 
 def _name_of(target: Mapping[str, Any]) -> str:

@@ -21,6 +21,9 @@ from repromia.targets.prefix import KeyValues, cache_for_batch, read_key_values
 from repromia.targets.tokens import Encoder, TokenSequence
 
 Prefix = KeyValues | Tensor  # computed key/values, or (token, width) embeddings to put in front
+# How a batch of token ids (record, token), padded on the right, is asked: for each variant in turn the hidden states
+# (record, token, width) that the output head receives.
+Way = Callable[["LanguageModel", Tensor], Iterator[Tensor]]
 
 
 @dataclass
@@ -42,9 +45,12 @@ class LanguageModel:
     batch_tokens: int = 4096
     tokens_asked: int = field(default=0, compare=False)
     _fingerprint: str = field(default="", compare=False)
+    _remembered: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
+        asked = self.tokens_asked
         self._head = _find_head(self)
+        self.tokens_asked = asked  # of records, not of the eight tokens that told the head
         if self._head is _own_logits:  # whole batches of logits then exist at once
             self.batch_tokens = min(self.batch_tokens, max(1, 8 * CHUNK_FLOATS // self.vocabulary))
 
@@ -89,7 +95,9 @@ class LanguageModel:
         """The same model with its adapter switched off: a reference at no cost in memory."""
         if not self.has_adapter:
             raise TargetError(f"{self.name} carries no adapter, so it has no base to compare with.")
-        return replace(self, adapter=False, name=f"{self.name} (adapter off)", tokens_asked=0, _fingerprint="")
+        return replace(
+            self, adapter=False, name=f"{self.name} (adapter off)", tokens_asked=0, _fingerprint="", _remembered={}
+        )
 
     def describe(self) -> dict[str, Any]:
         """What a reader of the report needs to know about this model."""
@@ -118,25 +126,33 @@ class LanguageModel:
         Batches are sorted by length; the answer for a record does not depend on its batch mates.
         Raises TargetError where the model's answers are not finite or memory runs out on a single record.
         """
-        rows: list[dict[str, Tensor] | None] = [None] * len(sequences)
-        with self._asked(), torch.inference_mode():
-            for batch in self._batches(sequences):
-                self._score_batch(sequences, batch, prefix, rows)
-        parts = [row for row in rows if row is not None]
-        arrays = {name: torch.cat([part[name] for part in parts]).numpy() for name in TOKEN_FIELDS}
-        return from_token_arrays([sequence.n_scored for sequence in sequences], arrays)
+        return self.ask(sequences, behind(prefix))[0]
 
-    def _score_batch(
-        self,
-        sequences: Sequence[TokenSequence],
-        batch: list[int],
-        prefix: Prefix | None,
-        rows: list[dict[str, Tensor] | None],
+    def ask(self, sequences: Sequence[TokenSequence], way: Way) -> tuple[TokenSignals, ...]:
+        """The sequences asked in some way: signals of every variant. Batches and errors as in `signals`."""
+        rows: list[list[dict[str, Tensor]]] = [[] for _ in sequences]
+        with self.asking(), torch.inference_mode():
+            for batch in self._batches(sequences):
+                self._ask_batch(sequences, batch, way, rows)
+        lengths = [sequence.n_scored for sequence in sequences]
+        return tuple(
+            from_token_arrays(
+                lengths, {name: torch.cat([part[name] for part in variant]).numpy() for name in TOKEN_FIELDS}
+            )
+            for variant in zip(*rows, strict=True)
+        )
+
+    def _ask_batch(
+        self, sequences: Sequence[TokenSequence], batch: list[int], way: Way, rows: list[list[dict[str, Tensor]]]
     ) -> None:
         picked = [sequences[row] for row in batch]
         try:
-            hidden, token = self._hidden(picked, prefix)
-            statistics = token_statistics(self._head, hidden, token, self.vocabulary)
+            ids, scored = self._padded(picked)
+            token = ids[:, 1:][scored[:, 1:]]
+            answers = []
+            for hidden in way(self, ids):
+                statistics = token_statistics(self._head, _predicting(hidden, scored), token, self.vocabulary)
+                answers.append(statistics | {"token": token.int().cpu()})
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
@@ -147,28 +163,29 @@ class LanguageModel:
                     hint="cut records with --max-tokens, use a smaller --dtype, or --device-map auto",
                 ) from error
         else:
-            statistics["token"] = token.int().cpu()
-            at = 0
-            for row, sequence in zip(batch, picked, strict=True):
-                rows[row] = {name: statistics[name][at : at + sequence.n_scored] for name in TOKEN_FIELDS}
-                at += sequence.n_scored
+            for statistics in answers:
+                at = 0
+                for row, sequence in zip(batch, picked, strict=True):
+                    rows[row].append({name: statistics[name][at : at + sequence.n_scored] for name in TOKEN_FIELDS})
+                    at += sequence.n_scored
             return
         # only here is the error gone, and with it the frames that held the failed batch's tensors
         torch.cuda.empty_cache()
         self.batch_tokens = max(1, self.batch_tokens // 2)
         half = len(batch) // 2
         for part in (batch[:half], batch[half:]):
-            self._score_batch(sequences, part, prefix, rows)
+            self._ask_batch(sequences, part, way, rows)
 
     def record_logprobs(
         self, sequences: Sequence[TokenSequence], prefix: Prefix | None
     ) -> Iterator[tuple[list[int], list[Float[Tensor, " token"]]]]:
         """Differentiable log-probabilities in batches: (rows, one vector a row). For learning a prefix."""
-        with self._asked():
+        with self.asking():
             for batch in self._batches(sequences):
                 picked = [sequences[row] for row in batch]
-                hidden, token = self._hidden(picked, prefix)
-                logprob = token_logprob(self._head, hidden, token, self.vocabulary)
+                ids, scored = self._padded(picked)
+                hidden = _predicting(next(behind(prefix)(self, ids)), scored)
+                logprob = token_logprob(self._head, hidden, ids[:, 1:][scored[:, 1:]], self.vocabulary)
                 yield batch, list(torch.split(logprob, [sequence.n_scored for sequence in picked]))
 
     def key_values(self, prefix: Tensor) -> Prefix:
@@ -178,7 +195,7 @@ class LanguageModel:
         space models) get the embeddings back and read them again in front of every record.
         """
         embedded = self.embed(prefix) if prefix.dim() == 1 else prefix
-        with self._asked():
+        with self.asking():
             output = self.model(inputs_embeds=embedded[None].to(self.embeddings.dtype), use_cache=True)
         self.tokens_asked += len(embedded)
         return read_key_values(output) or embedded
@@ -188,30 +205,31 @@ class LanguageModel:
         embedded: Tensor = self.model.get_input_embeddings()(ids.to(self.device))
         return embedded
 
-    def _hidden(self, batch: Sequence[TokenSequence], prefix: Prefix | None) -> tuple[Tensor, Tensor]:
-        """Hidden states (row, width) that predict the scored tokens, and those tokens (row,)."""
+    def remembered(self, name: str, find_out: Callable[[LanguageModel], Any]) -> Any:
+        """A property of the model that takes a few passes to find out; found out once."""
+        if name not in self._remembered:
+            with self.asking(), torch.inference_mode():
+                self._remembered[name] = find_out(self)
+        return self._remembered[name]
+
+    def _padded(self, batch: Sequence[TokenSequence]) -> tuple[Tensor, Tensor]:
+        """Token ids and which of them are scored, both (record, token), on the model's device."""
         longest = max(len(sequence.ids) for sequence in batch)
         ids = torch.zeros(len(batch), longest, dtype=torch.long)
         scored = torch.zeros(len(batch), longest, dtype=torch.bool)
         for row, sequence in enumerate(batch):  # right padding cannot reach back through a causal mask
             ids[row, : len(sequence.ids)] = torch.from_numpy(sequence.ids)
             scored[row, : len(sequence.ids)] = torch.from_numpy(sequence.scored)
-        ids, scored = ids.to(self.device), scored.to(self.device)
-        self.tokens_asked += ids.numel()
-        if isinstance(prefix, KeyValues):
-            hidden = self._body(input_ids=ids, past_key_values=cache_for_batch(prefix, len(batch), self.model))
-        elif prefix is not None:
-            self.tokens_asked += len(batch) * len(prefix)
-            front = prefix[None].expand(len(batch), -1, -1).to(self.embeddings.dtype)
-            hidden = self._body(inputs_embeds=torch.cat([front, self.embed(ids)], 1))[:, len(prefix) :]
-        else:
-            hidden = self._body(input_ids=ids)
-        # the hidden state at t - 1 predicts token t; the first token of a sequence is never scored
-        return hidden[:, :-1][scored[:, 1:]], ids[:, 1:][scored[:, 1:]]
+        return ids.to(self.device), scored.to(self.device)
 
-    def _body(self, **inputs: Any) -> Float[Tensor, "batch token width"]:
-        """Hidden states as the output head receives them (or the logits, where the head cannot be set apart)."""
+    def hidden(self, **inputs: Any) -> Float[Tensor, "batch token width"]:
+        """Hidden states as the output head receives them (or the logits, where the head cannot be set apart).
+
+        inputs: of the model's own forward. The tokens among them are counted as asked.
+        """
         inputs.setdefault("use_cache", "past_key_values" in inputs)
+        fed = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"]
+        self.tokens_asked += fed.shape[0] * fed.shape[1]
         if self._head is _own_logits:
             logits: Tensor = self.model(**inputs).logits
             return logits
@@ -229,7 +247,7 @@ class LanguageModel:
         return caught[0]
 
     @contextmanager
-    def _asked(self) -> Iterator[None]:
+    def asking(self) -> Iterator[None]:
         """Eval mode and the right adapter state, restored afterwards."""
         training = [module for module in self.model.modules() if module.training]
         off = self.model.disable_adapter() if self.has_adapter and not self.adapter else nullcontext()
@@ -251,8 +269,29 @@ class LanguageModel:
             at += room
 
 
+def behind(prefix: Prefix | None) -> Way:
+    """The records as they are, behind a shared prefix if there is one."""
+
+    def way(target: LanguageModel, ids: Tensor) -> Iterator[Tensor]:
+        if isinstance(prefix, KeyValues):
+            yield target.hidden(input_ids=ids, past_key_values=cache_for_batch(prefix, len(ids), target.model))
+        elif prefix is not None:
+            front = prefix[None].expand(len(ids), -1, -1).to(target.embeddings.dtype)
+            yield target.hidden(inputs_embeds=torch.cat([front, target.embed(ids)], 1))[:, len(prefix) :]
+        else:
+            yield target.hidden(input_ids=ids)
+
+    return way
+
+
+def _predicting(hidden: Tensor, scored: Tensor) -> Float[Tensor, "row width"]:
+    """Hidden states that predict the scored tokens: that at t - 1 predicts token t; a first token never counts."""
+    states: Tensor = hidden[:, :-1][scored[:, 1:]]
+    return states
+
+
 def _own_logits(hidden: Tensor) -> Tensor:
-    """Stands for a head that cannot be set apart: `_body` already gave logits."""
+    """Stands for a head that cannot be set apart: `hidden` already gave logits."""
     return hidden
 
 
@@ -265,14 +304,14 @@ def _find_head(target: LanguageModel) -> Head:
     config = model.config.get_text_config()
     module = model.get_output_embeddings()
     ids = torch.arange(min(8, target.vocabulary), device=target.device)[None]
-    with target._asked(), torch.inference_mode():
+    with target.asking(), torch.inference_mode():
         expected = model(input_ids=ids).logits.float()
         if not torch.isfinite(expected).all():
             return _own_logits  # not this function's to judge: the signals are refused with a count
         if module is None:
             return _own_logits
         target._head = module
-        hidden = target._body(input_ids=ids)
+        hidden = target.hidden(input_ids=ids)
         for head in _candidate_heads(module, config):
             if torch.allclose(head(hidden).float(), expected, atol=1e-3, rtol=1e-3):
                 return head

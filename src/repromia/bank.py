@@ -1,0 +1,150 @@
+"""A bank of programs: each asks the model about the same records in another way, and leaves a few statistics.
+
+A probe's features are statistics of the per-token difference to the plain view. Probes that learn are cross-fitted:
+a fit record's features come from a program that was not learned on it, those of other records are the mean over the
+programs. A probe that a model cannot do is a row with its reason.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from repromia.errors import AttackError, StoreError
+from repromia.programs import Identity, Plan
+from repromia.programs.registry import plan_for
+from repromia.records import LabelledRecords
+from repromia.signals import TokenSignals
+from repromia.views import Views
+
+CROSS_FITS = 3
+# (plain view, view under a program, whether the program changed the tokens) -> features
+Statistics = Callable[[TokenSignals, TokenSignals, bool], Float[np.ndarray, "record feature"]]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One program of a bank: which columns of the features are its own, and what it cost.
+
+    passes: forward passes a record; tokens: fed to the model for all records (0: read back from the store).
+    """
+
+    spec: str
+    family: str
+    columns: tuple[int, ...] = ()
+    passes: float = 0.0
+    tokens: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Features of all records, the probes they come from, and the records that probes were made from."""
+
+    features: Float[np.ndarray, "record feature"]
+    probes: tuple[Probe, ...]
+    used: frozenset[str] = frozenset()
+
+    @property
+    def passes(self) -> float:
+        """Forward passes a record, the plain view apart."""
+        return sum(probe.passes for probe in self.probes)
+
+    def take(self, rows: Int[np.ndarray, " row"]) -> Bank:
+        """The features of these records."""
+        return replace(self, features=self.features[rows])
+
+
+def ask_bank(views: Views, specs: Sequence[str], statistics: Statistics, families: dict[str, str]) -> Bank:
+    """Ask every program of the bank. Raises AttackError where no program could be asked at all."""
+    plain = views.ask("target", Identity())[0]
+    columns: list[Float[np.ndarray, "record feature"]] = []
+    probes: list[Probe] = []
+    used: frozenset[str] = frozenset()
+    for spec in specs:
+        family = families.get(spec.split("/")[0], spec.split("/")[0])
+        plan = plan_for(spec, {})
+        began, at = time.perf_counter(), sum(one.shape[1] for one in columns)
+        before = len(views.costs)
+        try:
+            features, variants, made_from = _probe(views, spec, plan, plain, statistics)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 — a probe that a model cannot do is a row with its reason
+            reason = str(error) if isinstance(error, AttackError) else f"{type(error).__name__}: {error}"
+            probes.append(Probe(spec, family, reason=reason or type(error).__name__))
+            continue
+        columns.append(features)
+        used |= made_from
+        own = tuple(range(at, at + features.shape[1]))
+        tokens = sum(cost.tokens for cost in views.costs[before:])
+        probes.append(Probe(spec, family, own, variants, tokens, round(time.perf_counter() - began, 3)))
+    if not columns:
+        reasons = "; ".join(f"{probe.spec}: {probe.reason.splitlines()[0]}" for probe in probes)
+        raise AttackError("No program of the bank could be asked.", found=reasons or "an empty bank")
+    return Bank(np.concatenate(columns, axis=1), tuple(probes), used)
+
+
+def _probe(
+    views: Views, spec: str, plan: Plan, plain: TokenSignals, statistics: Statistics
+) -> tuple[Float[np.ndarray, "record feature"], float, frozenset[str]]:
+    """Features, forward passes a record, and the ids of the records that the program was made from."""
+    if getattr(plan, "learns", False):
+        return _cross_fitted(views, spec, plain, statistics)
+    program = views.program(spec, {})
+    answers = views.ask("target", program)
+    edited = bool(getattr(plan, "changes_tokens", False))
+    return _features(plain, answers, statistics, edited), float(len(answers)), program.used
+
+
+def _cross_fitted(
+    views: Views, spec: str, plain: TokenSignals, statistics: Statistics
+) -> tuple[Float[np.ndarray, "record feature"], float, frozenset[str]]:
+    """A learned program is learned once a fold of the fit role, each time without that fold."""
+    fit = views.binding.fit
+    total: Float[np.ndarray, "record feature"] | None = None
+    own: dict[int, Float[np.ndarray, " feature"]] = {}
+    folds = _folds(fit, views.binding.seed)
+    for fold in folds:
+        rest = fit.take(np.setdiff1d(np.arange(len(fit)), fold))
+        binding = replace(views.binding, fit=rest)
+        held_out = Views(views.targets, views.records, binding, views.store, views.costs, views.memory)
+        program = held_out.program(spec, {})
+        features = _features(plain, views.ask("target", program), statistics, edited=False)
+        total = features if total is None else total + features
+        own |= {int(row): features[row] for row in fold}
+    assert total is not None  # noqa: S101 — there is a fold
+    mean = total / len(folds)
+    for row, values in own.items():
+        mean[row] = values
+    return mean, float(len(folds)), frozenset()
+
+
+def _folds(fit: LabelledRecords, seed: int) -> list[Int[np.ndarray, " row"]]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    groups = np.unique(fit.records.groups, return_inverse=True)[1]
+    splits = StratifiedGroupKFold(CROSS_FITS, shuffle=True, random_state=seed)
+    return [out for _, out in splits.split(np.zeros((len(fit), 1)), fit.member, groups)]
+
+
+def _features(
+    plain: TokenSignals, answers: Sequence[TokenSignals], statistics: Statistics, edited: bool
+) -> Float[np.ndarray, "record feature"]:
+    """Statistics of every variant, side by side. Draws of one noise stay apart: the head may average them."""
+    return np.concatenate([statistics(plain, one, edited) for one in answers], axis=1)
+
+
+def describe(bank: Bank) -> dict[str, Any]:
+    """What a reader of the report should know of the bank."""
+    return {
+        "programs": [probe.spec for probe in bank.probes if not probe.reason],
+        "could_not": {probe.spec: probe.reason for probe in bank.probes if probe.reason},
+        "features": int(bank.features.shape[1]),
+    }

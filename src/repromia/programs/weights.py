@@ -1,0 +1,115 @@
+"""Programs that ask a throw-away copy: with noise on its weights, or noised and then repaired.
+
+Noise destroys what a model knows of single records before what it knows of the language; repair on the model's own
+samples brings the language back. The copy then is a reference model that the target carries in itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from repromia.programs import Binding, Fixed
+from repromia.programs.own_text import own_samples
+from repromia.records import Records
+from repromia.signals import TokenSignals
+from repromia.targets.copies import noised_copy, repair
+
+if TYPE_CHECKING:
+    from repromia.targets.language import LanguageModel
+
+
+@dataclass(frozen=True)
+class WeightNoise(Fixed):
+    """A copy with Gaussian noise of `scale` times each matrix's standard deviation; `draws` copies in turn."""
+
+    scale: float = 0.1
+    draws: int = 2
+    seed: int = 0
+
+    def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
+        """One signal a copy."""
+        sequences = target.encode(records.contents, records.ids)
+        answers = []
+        for draw in range(self.draws):
+            copied = noised_copy(target, self.scale, seed=1000 * self.seed + draw)
+            answers.append(copied.signals(sequences))
+            target.tokens_asked += copied.tokens_asked
+        return tuple(answers)
+
+
+@dataclass(frozen=True)
+class NoiseAndRepair:
+    """A copy with noise of `noise` times each matrix's standard deviation, trained for `steps` steps on text that
+    the model itself wrote: no record and no label is used.
+
+    samples: how many texts; batch: texts a step; rate: see `repair`. where: for LoRA targets, "weights" merges the
+    adapter and noises all of them, "adapter" noises and repairs the adapter alone.
+    """
+
+    noise: float = 0.8
+    steps: int = 64
+    samples: int = 800
+    batch: int = 16
+    rate: float = 0.02
+    where: Literal["auto", "adapter", "weights"] = "auto"
+
+    def bind(self, binding: Binding) -> RepairedCopy:
+        """The copy, made when it is first asked."""
+        return RepairedCopy(self, binding)
+
+    def copy_of(self, binding: Binding) -> LanguageModel:
+        """The repaired copy as a model of its own: a reference for any attack that takes one."""
+        target = binding.target
+        samples = own_samples(binding, self.samples)
+        copied = noised_copy(target, self.noise, seed=binding.seed, where=self.where)
+        repair(
+            copied,
+            samples,
+            steps=self.steps,
+            batch=self.batch,
+            rate=self.rate,
+            seed=binding.seed,
+            where=self.where,
+            progress=binding.progress,
+        )
+        copied.name = f"{target.name}, noised and repaired"
+        return copied
+
+
+@dataclass
+class RepairedCopy:
+    """The program that asks a repaired copy in place of the target."""
+
+    plan: NoiseAndRepair
+    binding: Binding = field(repr=False)
+    _copy: LanguageModel | None = field(default=None, repr=False)
+
+    @property
+    def key(self) -> str:
+        """Options, seed, and what the samples depend on."""
+        one = self.binding
+        return f"{self.plan!r} {one.seed} {one.longest} {one.target.fingerprint} {one.fit.records.digest()}"
+
+    @property
+    def used(self) -> frozenset[str]:
+        """No record."""
+        return frozenset()
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Nothing beyond the options."""
+        return {}
+
+    def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
+        """Signals of the copy."""
+        if self._copy is None:
+            self._copy = self.plan.copy_of(self.binding)
+        before = self._copy.tokens_asked
+        answers = self._copy.signals(self._copy.encode(records.contents, records.ids))
+        target.tokens_asked += self._copy.tokens_asked - before
+        return (answers,)
+
+    def close(self) -> None:
+        """Free the copy; asking again makes it anew."""
+        self._copy = None
