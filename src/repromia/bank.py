@@ -52,6 +52,11 @@ class Bank:
     used: frozenset[str] = frozenset()
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What every column is: the program, and which of its features."""
+        return tuple(f"{probe.spec} {at}" for probe in self.probes for at in range(len(probe.columns)))
+
+    @property
     def passes(self) -> float:
         """Forward passes a record, the plain view apart."""
         return sum(probe.passes for probe in self.probes)
@@ -111,6 +116,7 @@ def _cross_fitted(
     total: Float[np.ndarray, "record feature"] | None = None
     own: dict[int, Float[np.ndarray, " feature"]] = {}
     folds = _folds(fit, views.binding.seed)
+    place = {name: row for row, name in enumerate(views.records.ids)}
     for fold in folds:
         rest = fit.take(np.setdiff1d(np.arange(len(fit)), fold))
         binding = replace(views.binding, fit=rest)
@@ -118,7 +124,8 @@ def _cross_fitted(
         program = held_out.program(spec, {})
         features = _features(plain, views.ask("target", program), statistics, edited=False)
         total = features if total is None else total + features
-        own |= {int(row): features[row] for row in fold}
+        rows = [place[fit.records.ids[row]] for row in fold if fit.records.ids[row] in place]
+        own |= {row: features[row] for row in rows}
     assert total is not None  # noqa: S101 — there is a fold
     mean = total / len(folds)
     for row, values in own.items():

@@ -21,6 +21,11 @@ class Settings(BaseModel):
     )
     fit: float = Field(0.2, gt=0, lt=1, description="Share of the records that programs and heads learn from.")
     select: float = Field(0.1, gt=0, lt=1, description="Share that chooses between variants.")
+    transfer_from: str = Field(
+        "",
+        description="Folder of an audit of a shadow model, whose heads and learned programs are carried over: they "
+        "need no label of this target.",
+    )
     seed: int = Field(0, ge=0, description="Decides roles, shots, initialisations and resampling.")
     fprs: tuple[float, ...] = Field(
         (0.05, 0.01, 0.001), description="False-positive rates to report the true-positive rate at."
@@ -63,7 +68,9 @@ class Settings(BaseModel):
 class AuditConfig(Settings):
     """A whole audit from the command line or a YAML file."""
 
-    model: str = Field(description="The model to audit: folder, adapter folder, or hub id.")
+    model: str = Field(
+        description="The model to audit: folder, adapter folder, or hub id; with --endpoint, its name on the server."
+    )
     reference: str = Field(
         "", description="A model that did not see the records, best the checkpoint before fine-tuning."
     )
@@ -96,6 +103,23 @@ class AuditConfig(Settings):
     )
     score_end: bool = Field(False, description="Score the end-of-sequence token too, if training had it.")
     batch_tokens: int = Field(4096, ge=1, description="Tokens in one forward pass; halved when memory runs out.")
+    endpoint: str = Field(
+        "",
+        description="Address of an OpenAI-compatible server up to /v1, such as http://localhost:8000/v1; nothing is "
+        "loaded then, and references are other models on it.",
+    )
+    endpoint_key: str = Field("OPENAI_API_KEY", description="Environment variable that holds the endpoint's key.")
+    endpoint_context: int = Field(2048, ge=2, description="Tokens that the endpoint reads, prefix included.")
+    endpoint_begin: str = Field(
+        "", description="Text of the BOS token, such as <s>, for a server that does not put it in front by itself."
+    )
+    endpoint_check: bool = Field(
+        True, description="Ask first whether the endpoint's figures belong to the tokens they stand beside."
+    )
+    requests_per_minute: int = Field(0, ge=0, description="Most requests to the endpoint a minute; 0: no limit.")
+    request_budget: int = Field(
+        0, ge=0, description="Most requests to the endpoint in this run, retries included; 0: no limit."
+    )
     redact: bool = Field(False, description="Keep record texts out of the report; ids only.")
 
     @model_validator(mode="after")
@@ -109,6 +133,33 @@ class AuditConfig(Settings):
             raise ValueError("--data and --label go together")
         return self
 
+    @model_validator(mode="after")
+    def _nothing_is_loaded(self) -> AuditConfig:
+        if self.endpoint:
+            given = [f"--{name.replace('_', '-')}" for name in _OF_WEIGHTS if getattr(self, name) != _default(name)]
+            if given:
+                raise ValueError(f"{', '.join(given)} cannot go with --endpoint, which loads no model and cuts no text")
+        return self
+
     def settings(self) -> Settings:
         """The part that does not say where things come from."""
         return Settings(**{name: getattr(self, name) for name in Settings.model_fields})
+
+
+_OF_WEIGHTS = (
+    "base",
+    "dtype",
+    "device",
+    "device_map",
+    "gguf_file",
+    "revision",
+    "trust_remote_code",
+    "max_tokens",
+    "loss_on",
+    "score_end",
+    "batch_tokens",
+)
+
+
+def _default(name: str) -> object:
+    return AuditConfig.model_fields[name].default

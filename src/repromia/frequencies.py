@@ -28,8 +28,19 @@ class TokenFrequencies:
 
 
 def token_frequencies(binding: Binding, *, corpus: str = "") -> TokenFrequencies:
-    """Counts over a text file (`corpus`, UTF-8), or over the non-members of the fit role."""
+    """Counts over a text file (`corpus`, UTF-8), or over the non-members of the fit role.
+
+    Raises AttackError without token ids.
+    """
+    from repromia.targets.language import LanguageModel
+
     target = binding.target
+    if not isinstance(target, LanguageModel):
+        raise AttackError(
+            "Token frequencies need the tokenizer of the model; the endpoint only returns log-probabilities.",
+            expected="a model whose tokens have ids",
+            found="tokens known by their text alone",
+        )
     contents: Sequence[Content]
     if corpus:
         path = Path(corpus)

@@ -24,7 +24,7 @@ from repromia.evaluate import Judge, all_records, best_on_select
 from repromia.findings import other_findings
 from repromia.gains import null_gains, paired_gains, probe_families
 from repromia.metrics import RocCurve, roc_curve
-from repromia.programs import Binding, Identity
+from repromia.programs import Binding, Identity, Target
 from repromia.records import LabelledRecords, Records
 from repromia.result import (
     AttackResult,
@@ -39,13 +39,13 @@ from repromia.scoring import Scored, run_attack
 from repromia.signals import Scores, TokenSignals
 from repromia.store import Store, code_digest, digest
 from repromia.supervision import SAME_SUPERVISION, WITH_REFERENCE, Supervised, supervised_rows
+from repromia.transfer import SUFFIX, SavedHead, load_heads, needed, saved_programs, transferred_rows
 from repromia.verdict import Evidence, verdict
 from repromia.views import Cost, Views
 
 if TYPE_CHECKING:
     from repromia.programs.soft_prompt import SoftPrompt
     from repromia.progress import Progress
-    from repromia.targets.language import LanguageModel
 
 EXPOSED = 20
 
@@ -64,6 +64,7 @@ class Audit:
     scores: dict[str, Scores]
     curves: dict[str, RocCurve]
     programs: dict[str, SoftPrompt] = field(default_factory=dict)
+    heads: tuple[Supervised, ...] = ()
 
 
 @dataclass
@@ -77,7 +78,7 @@ class _Where:
 
 
 def run_audit(
-    models: tuple[LanguageModel, LanguageModel | None, LanguageModel | None],
+    models: tuple[Target, Target | None, Target | None],
     labelled: LabelledRecords,
     settings: Settings,
     *,
@@ -91,8 +92,9 @@ def run_audit(
     measured at all; an attack that fails is a failed row.
     """
     began = time.perf_counter()
-    chosen = choose(settings.attacks, reference=models[1] is not None)
-    _check_headline(chosen, settings)
+    carried = load_heads(Path(settings.transfer_from)) if settings.transfer_from else []
+    chosen = _chosen(settings, carried, reference=models[1] is not None)
+    _check_headline(chosen, carried, settings)
     _check_references(models)
     kept, duplicates = remove_duplicates(labelled, threshold=settings.near_duplicates)
     roles = assign_roles(kept, fit=settings.fit, select=settings.select, seed=settings.seed)
@@ -112,13 +114,14 @@ def run_audit(
     views.ask("target", Identity())  # a target that cannot answer at all ends the audit here
 
     scored, supervised = _ask_all(chosen, views, judge, settings)
-    rows, scores = _attack_rows(scored, supervised, judge)
+    transferred = transferred_rows(carried, scored, judge.roles.eval)
+    rows, scores = _attack_rows(scored, supervised, transferred, judge)
     families = probe_families(supervised, scored, scores, views, judge)
     blind, blind_scores = blind_results(kept, judge, settings.seed)
     scores |= blind_scores
     headline = _headline(rows, settings)
     null, null_scores = _null(chosen, (reference, null_reference), where, judge, settings)
-    rivals = {one.name: one.rival for one in supervised}
+    rivals = {one.name: one.rival for one in supervised} | {name: rival for name, _, rival in transferred}
     gains = tuple(paired_gains(rows, scores, chosen, views, judge, blind, headline, rivals))
     gains += null_gains(rows, scores, null_scores, judge, headline)
     permuted = tuple(_permuted(chosen, supervised, views, judge, settings))
@@ -158,12 +161,13 @@ def run_audit(
         scores,
         {name: roc_curve(one[judge.eval_rows], judge.member) for name, one in scores.items()},
         views.soft_prompts(),
+        tuple(supervised),
     )
 
 
 def audit_key(
-    target: LanguageModel,
-    others: Sequence[LanguageModel | None],
+    target: Target,
+    others: Sequence[Target | None],
     labelled: LabelledRecords,
     settings: Settings,
 ) -> str:
@@ -176,12 +180,18 @@ def audit_key(
         labelled.member.tolist(),
         settings.model_dump(mode="json"),
         [_named_files(one) for one in choose(settings.attacks, reference=others[0] is not None)],
+        _digests([Path(settings.transfer_from) / part for part in ("heads", "programs")])
+        if settings.transfer_from
+        else [],
     )
 
 
 def _named_files(chosen: Chosen) -> list[str]:
     """Hashes of the files and folders that an attack's options name."""
-    paths = [Path(value) for value in chosen.options.values() if isinstance(value, str) and value]
+    return _digests([Path(value) for value in chosen.options.values() if isinstance(value, str) and value])
+
+
+def _digests(paths: Sequence[Path]) -> list[str]:
     files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
     return [digest(str(file), blake2b(file.read_bytes()).hexdigest()) for file in files if file.is_file()]
 
@@ -197,19 +207,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _views(
-    target: LanguageModel, reference: LanguageModel | None, judge: Judge, settings: Settings, where: _Where
-) -> Views:
+def _views(target: Target, reference: Target | None, judge: Judge, settings: Settings, where: _Where) -> Views:
     """Views of all records by a target, stored and counted in `where`."""
     records = all_records(judge.roles)
-    longest = max(len(one.ids) for one in target.encode(records.contents, records.ids))
-    binding = Binding(target, judge.roles.fit, judge.roles.select, settings.seed, where.progress, longest)
+    binding = Binding(target, judge.roles.fit, judge.roles.select, settings.seed, where.progress, longest=0)
     views = Views({"target": target}, records, binding, where.store, where.costs, where.memory)
+    views.measure_longest()
     if reference is not None:
-        from repromia.targets.language import check_same_tokens
-
-        check_same_tokens(target, reference, records.contents)
-        views.targets["reference"] = reference
+        views.add_reference(reference)
     return views
 
 
@@ -222,16 +227,20 @@ def _ask_all(
 
 
 def _attack_rows(
-    scored: Sequence[Scored], supervised: Sequence[Supervised], judge: Judge
+    scored: Sequence[Scored],
+    supervised: Sequence[Supervised],
+    transferred: Sequence[tuple[str, Scored, str]],
+    judge: Judge,
 ) -> tuple[tuple[AttackResult, ...], dict[str, Scores]]:
-    """A row an attack and a row a head."""
+    """A row an attack and a row a head, those carried over last."""
     found = [(one.chosen.name, one) for one in scored if one.bank is None]
     found += [(head.name, head.scored) for head in supervised]
+    found += [(name, one) for name, one, _ in transferred]
     rows = tuple(judge.row(name, one) for name, one in found)
     return rows, {name: one.scores for name, one in found if one.scores is not None}
 
 
-def _check_references(models: tuple[LanguageModel, LanguageModel | None, LanguageModel | None]) -> None:
+def _check_references(models: tuple[Target, Target | None, Target | None]) -> None:
     """A model compared with itself, or a target taken for its own null, would make any leak look like none."""
     prints = [one.fingerprint for one in models if one is not None]
     if len(set(prints)) < len(prints):
@@ -243,8 +252,18 @@ def _check_references(models: tuple[LanguageModel, LanguageModel | None, Languag
         )
 
 
-def _check_headline(chosen: Sequence[Chosen], settings: Settings) -> None:
+def _chosen(settings: Settings, carried: Sequence[SavedHead], *, reference: bool) -> list[Chosen]:
+    """The attacks asked for, and those that heads and programs carried over need."""
+    chosen = {one.name: one for one in choose(settings.attacks, reference=reference)}
+    if settings.transfer_from:
+        for one in (*needed(carried), *saved_programs(Path(settings.transfer_from))):
+            chosen.setdefault(one.name, one)
+    return list(chosen.values())
+
+
+def _check_headline(chosen: Sequence[Chosen], carried: Sequence[SavedHead], settings: Settings) -> None:
     banks = [f"{one.name}:references=true" for one in chosen if one.attack.head]
+    banks += [f"{one.name}{SUFFIX}" for one in carried]
     rows = [one.name for one in chosen] + banks + [SAME_SUPERVISION, WITH_REFERENCE]
     if settings.headline and settings.headline not in rows:
         parse(settings.headline)  # says which name was meant, where there is no such attack
@@ -263,7 +282,7 @@ def _headline(rows: Sequence[AttackResult], settings: Settings) -> AttackResult 
 
 def _null(
     chosen: Sequence[Chosen],
-    references: Sequence[LanguageModel | None],
+    references: Sequence[Target | None],
     where: _Where,
     judge: Judge,
     settings: Settings,
@@ -282,14 +301,12 @@ def _null(
     return null_target(chosen, asked, judge, name=first.name, reference=second.name if second else missing)
 
 
-def _repaired(
-    reference: LanguageModel, judge: Judge, settings: Settings, where: _Where
-) -> tuple[LanguageModel | None, str]:
+def _repaired(reference: Target, judge: Judge, settings: Settings, where: _Where) -> tuple[Target | None, str]:
     """A noised and repaired copy: the null target's reference where no second one was given, or why there is none."""
     from repromia.programs.weights import NoiseAndRepair
 
     try:
-        return NoiseAndRepair().copy_of(_views(reference, None, judge, settings, where).binding), ""
+        return NoiseAndRepair().copy_of(_views(reference, None, judge, settings, where).binding)[0], ""
     except (AttackError, RuntimeError, MemoryError) as error:
         return None, f"none: {str(error).splitlines()[0]}"
 

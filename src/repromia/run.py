@@ -18,6 +18,7 @@ from repromia.store import Store, write_atomic
 
 if TYPE_CHECKING:
     from repromia.pipeline import Audit
+    from repromia.programs import Target
     from repromia.targets.language import LanguageModel
 
 EXCERPT = 300
@@ -65,10 +66,12 @@ def read_records(config: AuditConfig) -> LabelledRecords:
     return read_members(config.members or "", config.nonmembers or "", text=text, group=group)
 
 
-def _load_models(
-    config: AuditConfig, progress: Progress
-) -> tuple[LanguageModel, LanguageModel | None, LanguageModel | None]:
+def _load_models(config: AuditConfig, progress: Progress) -> tuple[Target, Target | None, Target | None]:
     """Target, reference (an adapter brings its own) and second reference."""
+    if config.null_reference and config.endpoint and not config.reference:
+        raise _second_without_first()
+    if config.endpoint:
+        return _endpoint_models(config)
     from repromia.targets.load import LoadOptions, load_language_model
 
     names = LoadOptions.__dataclass_fields__
@@ -83,8 +86,33 @@ def _load_models(
         second = load_language_model(config.null_reference, options) if config.null_reference else None
         bar.advance()
     if second is not None and reference is None:
-        raise ConfigError("--null-reference is a second reference.", hint="name the first one with --reference")
+        raise _second_without_first()
     return target, reference, second
+
+
+def _endpoint_models(config: AuditConfig) -> tuple[Target, Target | None, Target | None]:
+    """The same behind an endpoint. Its answers are kept in the run directory, whatever becomes of the run."""
+    from repromia.targets.endpoint import EndpointModel
+    from repromia.targets.endpoint_answers import Answers
+    from repromia.targets.endpoint_client import EndpointOptions
+
+    options = EndpointOptions(
+        config.endpoint,
+        config.model,
+        key_variable=config.endpoint_key,
+        begin=config.endpoint_begin,
+        check=config.endpoint_check,
+        context=config.endpoint_context,
+        requests_per_minute=config.requests_per_minute,
+        budget_requests=config.request_budget,
+    )
+    target = EndpointModel(options, f"{config.model} at {config.endpoint}", Answers(config.out / "answers.jsonl"))
+    first, second = (target.beside(one) if one else None for one in (config.reference, config.null_reference))
+    return target, first, second
+
+
+def _second_without_first() -> ConfigError:
+    return ConfigError("--null-reference is a second reference.", hint="name the first one with --reference")
 
 
 def _finished(folder: Path, key: str) -> AuditResult | None:
@@ -100,9 +128,12 @@ def write_audit(done: Audit, folder: Path, *, redact: bool) -> None:
     """scores.parquet, programs/, report.html, and result.json last: where it is, the rest is."""
     from repromia.programs.saved import save_soft_prompt
     from repromia.report import RocPoints, render_html
+    from repromia.transfer import save_heads
 
     for name, program in done.programs.items():
         save_soft_prompt(program, folder / "programs" / f"{_file_name(name)}.safetensors")
+    learned_on = [at for at, role in enumerate(done.roles) if role != "eval"]
+    save_heads(done.heads, done.records.take(learned_on), folder)
     write_atomic(folder / "scores.parquet", _scores_parquet(done))
     excerpts = {} if redact else _excerpts(done.records, {one.id for one in done.result.exposed})
     curves = {name: RocPoints(curve.fpr, curve.tpr) for name, curve in done.curves.items()}

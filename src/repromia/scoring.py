@@ -14,7 +14,7 @@ from repromia.attacks.probe_bank import FAMILIES, bank_specs, bank_statistics
 from repromia.bank import Bank, ask_bank, describe
 from repromia.errors import AttackError, StoreError
 from repromia.programs import Identity
-from repromia.signals import Scores
+from repromia.signals import Scores, TokenSignals
 from repromia.views import Views, take_fact
 
 
@@ -87,6 +87,7 @@ def _inputs(
         if isinstance(mark, Ask):
             program = views.program(mark.plan, chosen.options)
             asked = views.ask(mark.of, program, rows)
+            _check_told(chosen, asked)
             inputs[name] = asked if variants else asked[0]
             used |= program.used
             if program.details:
@@ -97,6 +98,17 @@ def _inputs(
             used |= getattr(fact, "used", frozenset())
             inputs[name] = fact if rows is None else take_fact(fact, rows)
     return inputs, used, details, passes
+
+
+def _check_told(chosen: Chosen, asked: tuple[TokenSignals, ...]) -> None:
+    """Not told is NaN or -1, which a comparison takes for a figure."""
+    if "distribution" in chosen.attack.access and not all(one.told for one in asked):
+        raise AttackError(
+            f"The attack {chosen.attack.name!r} needs more than the model tells.",
+            expected=chosen.attack.access,
+            found="log-probabilities of the given tokens only",
+            hint="load the model itself, or leave the attack out",
+        )
 
 
 def _check(scores: Scores, expected: int) -> None:

@@ -17,6 +17,9 @@ Scores = Float[np.ndarray, " record"]
 class TokenSignals:
     """Per-token answers of a causal language model, records laid end to end.
 
+    A target that tells no more than log-probabilities leaves `mean`, `std` and `top_logprob` NaN throughout, and
+    `top_token` and `rank` -1. `logprob` is always told; `token` may then be a stable number for the token's text.
+
     offsets: record r owns tokens offsets[r]:offsets[r + 1]; every record has at least one token.
     token: the scored token's id.
     logprob: log p(token | what came before), nats.
@@ -46,6 +49,11 @@ class TokenSignals:
     def record_of_token(self) -> Int[np.ndarray, " token"]:
         """The record that each token belongs to."""
         return np.repeat(np.arange(len(self)), self.lengths)
+
+    @property
+    def told(self) -> bool:
+        """Whether the target told more than the log-probabilities of the records' own tokens."""
+        return bool(np.isfinite(self.mean).all() and (self.rank >= 0).all())
 
     def total(self, values: Float[np.ndarray, " token"]) -> Scores:
         """Sum over each record's tokens."""
@@ -93,11 +101,14 @@ TOKEN_FIELDS = tuple(field.name for field in fields(TokenSignals) if field.name 
 
 
 def from_token_arrays(lengths: Sequence[int], arrays: dict[str, np.ndarray]) -> TokenSignals:
-    """Signals from token counts and one flat array a field. Raises TargetError where a figure is not finite."""
+    """Signals from token counts and one flat array a field. Raises TargetError where a figure is not finite.
+
+    A field other than `logprob` may be NaN throughout: it was not told.
+    """
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     for name in ("logprob", "mean", "std", "top_logprob"):
         broken = ~np.isfinite(arrays[name])
-        if broken.any():
+        if broken.any() and (name == "logprob" or not np.isnan(arrays[name]).all()):
             records = np.unique(np.searchsorted(offsets, np.flatnonzero(broken), side="right"))
             raise TargetError(
                 "The model answered with numbers that are not finite.",

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from repromia.attacks import Attack, Chosen
 from repromia.bank import Bank
-from repromia.heads import fit_head, fit_with, out_of_fold
+from repromia.heads import Head, fit_head, fit_with, out_of_fold
 from repromia.records import LabelledRecords
 from repromia.scoring import Scored
 from repromia.signals import Scores
@@ -29,7 +29,8 @@ class Supervised:
     """A head's row, and how to learn it again from other labels.
 
     rival: the row that had the same labels and no program. usable says which fit records no feature was made from.
-    bank: the probes behind it, where there are any.
+    bank: the probes behind it, where there are any. head, columns, attacks: what carries over to another audit: the
+    head, what its features are, and the rows whose scores are the first of them.
     """
 
     name: str
@@ -38,6 +39,9 @@ class Supervised:
     usable: Bool[np.ndarray, " fit"]
     rival: str = ""
     bank: Bank | None = None
+    head: Head | None = None
+    columns: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class _Table:
     names: tuple[str, ...]
     left_out: tuple[str, ...]
     passes: float
+    columns: tuple[str, ...]
+    attacks: tuple[str, ...] = ()
 
 
 def supervised_rows(scored: Sequence[Scored], fit: LabelledRecords, *, seed: int) -> list[Supervised]:
@@ -66,8 +72,8 @@ def supervised_rows(scored: Sequence[Scored], fit: LabelledRecords, *, seed: int
     rows: list[Supervised] = []
     if plain is not None:
         rows.append(_head(SAME_SUPERVISION, _ROW, plain, fit, seed))
-    if with_reference is not None:
-        rows.append(_head(WITH_REFERENCE, _ROW, with_reference, fit, seed))
+    if with_reference is not None:  # not carried over: another target has another reference
+        rows.append(replace(_head(WITH_REFERENCE, _ROW, with_reference, fit, seed), head=None))
     for one in banks:
         rows += _bank_rows(one, plain, with_reference, fit, seed)
     return rows
@@ -113,18 +119,26 @@ def _table(scored: Sequence[Scored], fit: LabelledRecords) -> _Table | None:
     kept = [one for one in scored if len(one.used) <= smaller // 2]
     if not kept:
         return None
+    names = tuple(one.chosen.name for one in kept)
     return _Table(
-        np.stack([one.scores for one in kept if one.scores is not None], axis=1),
+        passive_scores(kept),
         frozenset(name for one in kept for name in one.used),
-        tuple(one.chosen.name for one in kept),
+        names,
         tuple(one.chosen.name for one in scored if one not in kept),
         1 + sum(one.passes - 1 for one in kept if one.passes > 1),  # the plain view is shared
+        names,
+        names,
     )
+
+
+def passive_scores(scored: Sequence[Scored]) -> Features:
+    """Scores as features, side by side."""
+    return np.stack([one.scores for one in scored if one.scores is not None], axis=1)
 
 
 def _with_bank(plain: _Table | None, bank: Bank) -> _Table:
     names = tuple(probe.spec for probe in bank.probes if not probe.reason)
-    own = _Table(bank.features, bank.used, names, (), 1 + bank.passes)
+    own = _Table(bank.features, bank.used, names, (), 1 + bank.passes, bank.names)
     if plain is None:
         return own
     return _Table(
@@ -133,6 +147,8 @@ def _with_bank(plain: _Table | None, bank: Bank) -> _Table:
         plain.names + own.names,
         plain.left_out,
         plain.passes + bank.passes,
+        plain.columns + own.columns,
+        plain.attacks,
     )
 
 
@@ -163,7 +179,7 @@ def _head(name: str, attack: Attack, table: _Table, fit: LabelledRecords, seed: 
     seconds = time.perf_counter() - began
     chosen = Chosen(name, attack, {})
     scored = Scored(chosen, scores, details={"head": details}, passes=table.passes, seconds=seconds)
-    return Supervised(name, scored, learn, usable)
+    return Supervised(name, scored, learn, usable, head=head, columns=table.columns, attacks=table.attacks)
 
 
 def _stacked(name: str, attack: Attack, tables: tuple[_Table, _Table], fit: LabelledRecords, seed: int) -> Supervised:

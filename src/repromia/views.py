@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Int
 
-from repromia.errors import AttackError
+from repromia.errors import AttackError, TargetError
 from repromia.frequencies import token_frequencies
-from repromia.programs import Binding, Identity, Program
+from repromia.programs import Binding, Identity, Program, Target
 from repromia.programs.prefixes import visible_texts
 from repromia.programs.registry import plan_for
 from repromia.programs.saved import dump_soft_prompt, parse_soft_prompt
@@ -20,12 +20,11 @@ from repromia.programs.soft_prompt import SoftPrompt
 from repromia.records import Records, content_digest
 from repromia.signals import TokenSignals, join
 from repromia.store import Store, code_digest, digest
-
-if TYPE_CHECKING:
-    from repromia.targets.language import LanguageModel
+from repromia.targets.endpoint import EndpointModel
 
 Of = Literal["target", "reference"]
 PART_RECORDS = 1024  # a part that is stored on its own: what a killed run loses at most
+PART_TEXTS = 64  # the same at an endpoint, whose slow answers should be seen to come
 
 
 @dataclass
@@ -49,7 +48,7 @@ class Views:
     same records) and stored part by part.
     """
 
-    targets: dict[Of, LanguageModel]
+    targets: dict[Of, Target]
     records: Records
     binding: Binding
     store: Store
@@ -57,6 +56,35 @@ class Views:
     memory: dict[str, tuple[TokenSignals, ...]] = field(default_factory=dict)
     _bound: dict[str, Program] = field(default_factory=dict)
     _facts: dict[str, Any] = field(default_factory=dict)
+
+    def measure_longest(self) -> None:
+        """Finds the longest record in tokens. An endpoint is asked the plain view for it, which every audit needs."""
+        target = self.targets["target"]
+        sequences = target.encode(self.records.contents, self.records.ids)
+        if isinstance(target, EndpointModel):
+            self.ask("target", Identity())
+            lengths = target.lengths(sequences)
+        else:
+            lengths = [len(one.ids) for one in sequences]
+        self.binding = replace(self.binding, longest=max(lengths))
+
+    def add_reference(self, reference: Target) -> None:
+        """A model to compare with. Raises TargetError unless it cuts the records into the target's tokens."""
+        from repromia.targets.language import LanguageModel, check_same_tokens
+
+        target = self.targets["target"]
+        self.targets["reference"] = reference
+        if isinstance(target, LanguageModel) and isinstance(reference, LanguageModel):
+            check_same_tokens(target, reference, self.records.contents)
+            return
+        ours, theirs = (self.ask(of, Identity())[0].token for of in get_args(Of))
+        if not np.array_equal(ours, theirs):
+            raise TargetError(
+                "The reference has another tokenizer than the target.",
+                expected="the same tokens for every record, so that differences are per token",
+                found="at least one record is cut differently",
+                hint="name the checkpoint that the target was fine-tuned from as --reference",
+            )
 
     def program(self, plan_name: str, options: dict[str, Any]) -> Program:
         """The bound program; learned at most once, and read back where an earlier run learned it."""
@@ -127,8 +155,9 @@ class Views:
         parts: list[tuple[TokenSignals, ...]] = []
         name = f"{of}: {type(program).__name__}"
         with self.binding.progress.step(name, len(records)) as bar:
-            for at in range(0, len(records), PART_RECORDS):
-                part = records.take(range(at, min(at + PART_RECORDS, len(records))))
+            size = min(PART_TEXTS, PART_RECORDS) if isinstance(target, EndpointModel) else PART_RECORDS
+            for at in range(0, len(records), size):
+                part = records.take(range(at, min(at + size, len(records))))
                 parts.append(self._ask_part(target, program, part))
                 variants = len(parts[-1])
                 bar.advance(len(part))
@@ -140,7 +169,7 @@ class Views:
         self.store.event("view", of=of, program=type(program).__name__, records=len(records), tokens=tokens)
         return joined
 
-    def _ask_part(self, target: LanguageModel, program: Program, part: Records) -> tuple[TokenSignals, ...]:
+    def _ask_part(self, target: Target, program: Program, part: Records) -> tuple[TokenSignals, ...]:
         key = digest("view", code_digest(), target.fingerprint, program.key, part.digest())
         found: list[TokenSignals] = []
         while (one := self.store.get(f"{key}-{len(found)}")) is not None:

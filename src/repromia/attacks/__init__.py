@@ -124,7 +124,7 @@ class Chosen:
         }
 
 
-SELF_REFERENCE = "ez_mia:reference=noise_and_repair"  # needs no second model: part of the attack list `default`
+SELF_REFERENCE = "wbc:reference=noise_and_repair"  # needs no second model: part of the attack list `default`
 _REGISTRY: dict[str, Attack] = {}
 
 

@@ -9,7 +9,11 @@ from repromia.frequencies import TokenFrequencies
 from repromia.signals import Scores
 
 
-@attack(citation="Zhang et al. 2024 (DC-PDD), arXiv 2409.14781", needs=("labelled non-members or a corpus",))
+@attack(
+    citation="Zhang et al. 2024 (DC-PDD), arXiv 2409.14781",
+    access="log-probabilities, tokenizer",
+    needs=("labelled non-members or a corpus",),
+)
 def dc_pdd(
     plain: Plain,
     frequencies: Annotated[TokenFrequencies, Fact("token_frequencies")],

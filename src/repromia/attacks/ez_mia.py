@@ -6,7 +6,12 @@ from repromia.attacks import Plain, Reference, attack
 from repromia.signals import Scores
 
 
-@attack(citation="Ilić et al. 2026 (EZ-MIA), arXiv 2601.12104", kind="reference", needs=("reference",))
+@attack(
+    citation="Ilić et al. 2026 (EZ-MIA), arXiv 2601.12104",
+    access="full next-token distribution",
+    kind="reference",
+    needs=("reference",),
+)
 def ez_mia(plain: Plain, base: Reference, *, smoothing: float = 0.1) -> Scores:
     """log of summed gains over summed losses of log-probability against the reference, on mispredicted tokens.
 

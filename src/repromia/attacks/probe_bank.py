@@ -33,7 +33,9 @@ INFERENCE_ONLY = (
     "dropout/rate=0.3",
     "lower_case",
 )
+REPAIR = ("noise_and_repair/noise=0.2", "noise_and_repair/noise=0.3")
 PRESETS: dict[str, tuple[str, ...]] = {
+    "repair": REPAIR,
     "small": (
         "band/width=1",
         "band/width=2",
@@ -42,8 +44,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
         "embedding_noise/scale=1.0",
         *PREFIXES,
         "skipped_layers",
-        "noise_and_repair/noise=0.4",
-        "noise_and_repair/noise=0.8",
+        *REPAIR,
     ),
     "inference_only": INFERENCE_ONLY,
     "full": (
@@ -51,10 +52,9 @@ PRESETS: dict[str, tuple[str, ...]] = {
         "weight_noise/scale=0.1",
         "weight_noise/scale=0.2",
         "learned_soft_prompt",
-        "noise_and_repair/noise=0.2",
+        *REPAIR,
+        "noise_and_repair/noise=0.1",
         "noise_and_repair/noise=0.4",
-        "noise_and_repair/noise=0.8",
-        "noise_and_repair/noise=1.2",
     ),
     "text_only": (*PREFIXES[:1], *MORE_PREFIXES[:2], "lower_case", "word_swaps/copies=5"),
 }
@@ -82,11 +82,11 @@ def probe_bank(
     *,
     preset: str = "small",
     programs: str = "",
-    statistics: str = "mean+lowest+highest+q25+q50+q75+errors",
+    statistics: str = "errors+windows",
 ) -> Features:
-    """Statistics of log p under each program minus plain log p, for a logistic head beside the passive scores.
+    """Statistics of plain log p against log p under each program, for a logistic head beside the passive scores.
 
-    preset: small, full, inference_only or text_only. programs: another bank, such as
+    preset: small, repair, full, inference_only or text_only. programs: another bank, such as
     `band/width=1+embedding_noise/scale=0.6`. statistics: names joined by +; `qNN` is a quantile.
     """
     return bank
@@ -141,10 +141,17 @@ def _change(plain: TokenSignals, probed: TokenSignals) -> Float[np.ndarray, " to
 
 
 def _errors(plain: TokenSignals, probed: TokenSignals) -> Float[np.ndarray, " record"]:
-    """EZ-MIA (arXiv 2601.12104) with the probed model as the reference."""
+    """EZ-MIA (arXiv 2601.12104) with the probed model as the reference; on all tokens where ranks are not told (-1)."""
     from repromia.attacks.ez_mia import ez_mia
 
     return ez_mia(plain, probed)
+
+
+def _windows(plain: TokenSignals, probed: TokenSignals) -> Float[np.ndarray, " record"]:
+    """WBC (arXiv 2601.02751) with the probed model as the reference: bounded, so that no token decides by itself."""
+    from repromia.attacks.wbc import wbc
+
+    return wbc(plain, probed)
 
 
 _STATISTICS: dict[str, Callable[[TokenSignals, TokenSignals], Float[np.ndarray, " record"]]] = {
@@ -156,4 +163,5 @@ _STATISTICS: dict[str, Callable[[TokenSignals, TokenSignals], Float[np.ndarray, 
     "highest": lambda plain, probed: plain.average_highest(_change(plain, probed), 0.2),
     "scaled": lambda plain, probed: plain.average(_change(plain, probed) / np.maximum(plain.std, 1e-2)),
     "errors": _errors,
+    "windows": _windows,
 }

@@ -7,15 +7,65 @@ get here: a `Binding` has no place for them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from repromia.records import LabelledRecords, Records
+from repromia.errors import AttackError
+from repromia.records import Content, LabelledRecords, Records
 from repromia.signals import TokenSignals
 
 if TYPE_CHECKING:
     from repromia.progress import Progress
     from repromia.targets.language import LanguageModel
+
+
+class Target(Protocol):
+    """What every target can do: a model with weights, or one that only answers.
+
+    `encode` gives what `signals` takes, one entry a content.
+    """
+
+    name: str
+
+    @property
+    def context(self) -> int:
+        """Longest input in tokens, prefix included."""
+        ...
+
+    @property
+    def tokens_asked(self) -> int:
+        """Tokens fed to it so far."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what decides its answers."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What a reader of the report needs to know about it."""
+        ...
+
+    def encode(self, contents: Sequence[Content], ids: Sequence[str] | None = None) -> list[Any]:
+        """Contents as it is asked about them."""
+        ...
+
+    def signals(self, sequences: Sequence[Any]) -> TokenSignals:
+        """Its answers."""
+        ...
+
+
+def weights_of(target: Target, program: str) -> LanguageModel:
+    """The target as a model with weights. Raises AttackError where there are none, as behind an endpoint."""
+    from repromia.targets.language import LanguageModel
+
+    if not isinstance(target, LanguageModel):
+        raise AttackError(
+            f"{program} needs the weights of the model; the endpoint only returns log-probabilities.",
+            hint="ask programs that change the text, as probe_bank:preset=text_only does",
+        )
+    return target
 
 
 @dataclass(frozen=True)
@@ -25,7 +75,7 @@ class Binding:
     memory: what programs of one audit share (samples of the target), by a key that names the target.
     """
 
-    target: LanguageModel
+    target: Target
     fit: LabelledRecords
     select: LabelledRecords
     seed: int
@@ -53,7 +103,7 @@ class Program(Protocol):
         """What a reader should know: shots used, step chosen, …"""
         ...
 
-    def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
+    def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
         """The target's signals: one entry, or one a variant for programs that ask several times."""
         ...
 
@@ -98,10 +148,17 @@ class Fixed:
         return self
 
 
+def at_least(least: float, **options: float) -> None:
+    """Raises AttackError where an option of a program is smaller."""
+    for name, value in options.items():
+        if value < least:
+            raise AttackError(f"The option {name} is at least {least:g}.", found=f"{name}={value:g}")
+
+
 @dataclass(frozen=True)
 class Identity(Fixed):
     """The record as it is."""
 
-    def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
+    def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
         """Signals of the unchanged records."""
         return (target.signals(target.encode(records.contents, records.ids)),)

@@ -15,7 +15,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from repromia.errors import AttackError
-from repromia.programs import Fixed
+from repromia.programs import Fixed, Target, weights_of
 from repromia.records import Records
 from repromia.signals import TokenSignals
 
@@ -29,9 +29,9 @@ class Band(Fixed):
 
     width: int = 1
 
-    def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
+    def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
         """Signals under the band. Raises AttackError on models that do not obey such a mask."""
-        return _ask(self, target, records)
+        return _ask(self, weights_of(target, type(self).__name__), records)
 
     def visible(self, length: int, device: torch.device) -> Bool[Tensor, "query key"]:
         """Which token sees which."""
@@ -40,8 +40,8 @@ class Band(Fixed):
         return (back >= 0) & (back < self.width)
 
     def positions(self, length: int, device: torch.device) -> dict[str, Any]:
-        """Nothing: tokens keep their place."""
-        return {}
+        """Tokens keep their place; said so that no model counts places from the mask, as OPT does."""
+        return {"position_ids": torch.arange(length, device=device)[None]}
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Chunks(Fixed):
 
     size: int = 8
 
-    def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
+    def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
         """Signals of the chunks. Raises AttackError on models that do not obey such a mask."""
-        return _ask(self, target, records)
+        return _ask(self, weights_of(target, type(self).__name__), records)
 
     def visible(self, length: int, device: torch.device) -> Bool[Tensor, "query key"]:
         """Which token sees which."""
@@ -69,6 +69,18 @@ def _ask(program: Band | Chunks, target: LanguageModel, records: Records) -> tup
     if reach < 1:
         raise AttackError("A context ablation needs at least one token.", found=repr(program))
     _check_masks_are_obeyed(target)
+    sequences = target.encode(records.contents, records.ids)
+    longest = max(len(one.ids) for one in sequences)
+    windows = [
+        getattr(target.model.config.get_text_config(), name, None)
+        for name in ("sliding_window", "attention_chunk_size")
+    ]
+    if any(window and min(reach, longest) > window for window in windows):  # the mask would take the window's place
+        raise AttackError(
+            "The model's own attention window is narrower than the context asked for.",
+            expected=f"at most {min(window for window in windows if window)} tokens",
+            found=repr(program),
+        )
 
     def way(target: LanguageModel, ids: Tensor) -> Iterator[Tensor]:
         length = ids.shape[1]
@@ -79,7 +91,7 @@ def _ask(program: Band | Chunks, target: LanguageModel, records: Records) -> tup
             **program.positions(length, ids.device),
         )
 
-    return target.ask(target.encode(records.contents, records.ids), way)
+    return target.ask(sequences, way)
 
 
 def additive(visible: Bool[Tensor, "query key"], dtype: torch.dtype) -> Tensor:
@@ -116,12 +128,10 @@ def _masks_are_obeyed(target: LanguageModel) -> bool:
     causal = additive(Band(8).visible(8, ids.device), dtype)
     alone = additive(Band(1).visible(8, ids.device), dtype)
     tolerance = 1e-3 if dtype == torch.float32 else 5e-2
-    same = torch.allclose(
-        target.hidden(input_ids=ids),
-        target.hidden(input_ids=ids, attention_mask=causal),
-        atol=tolerance,
-        rtol=tolerance,
-    )
-    before, after = (target.hidden(input_ids=one, attention_mask=alone) for one in (ids, changed))
+    places = Band(8).positions(8, ids.device)
+    plain = target.hidden(input_ids=ids)
+    masked = target.hidden(input_ids=ids, attention_mask=causal, **places)
+    same = torch.allclose(plain, masked, atol=tolerance, rtol=tolerance)
+    before, after = (target.hidden(input_ids=one, attention_mask=alone, **places) for one in (ids, changed))
     kept = [at for at in range(8) if at != 3]
     return same and torch.allclose(before[:, kept], after[:, kept], atol=tolerance, rtol=tolerance)

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from repromia.errors import AttackError
-from repromia.programs import Fixed
+from repromia.programs import Fixed, Target
 from repromia.records import Chat, Completion, Content, Records, as_text
 from repromia.signals import TokenSignals
 
 if TYPE_CHECKING:
-    from repromia.targets.language import LanguageModel
     from repromia.targets.masked import MaskedModel
 
 
@@ -48,7 +47,7 @@ class Edit(Fixed):
 class LowerCase(Edit):
     """The text in lower case (Carlini et al. 2021, section 5.2)."""
 
-    def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
+    def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
         """Signals of the lower-cased records."""
         lowered = [edited(content, str.lower) for content in records.contents]
         return (target.signals(target.encode(lowered, records.ids)),)
@@ -62,11 +61,11 @@ class WordSwaps(Edit):
     share: float = 0.3
     seed: int = 0
 
-    def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
+    def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
         """One signal a copy."""
         return tuple(self._ask_copy(target, records, copy) for copy in range(self.copies))
 
-    def _ask_copy(self, target: LanguageModel, records: Records, copy: int) -> TokenSignals:
+    def _ask_copy(self, target: Target, records: Records, copy: int) -> TokenSignals:
         contents = []
         for content in records.contents:
             generator = generator_for(content, self.seed, copy)
@@ -104,7 +103,7 @@ class MaskedNeighbours(Edit):
         """Options and the masked model's fingerprint: other weights, other neighbours."""
         return f"{self!r} {self._masked().fingerprint}"
 
-    def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
+    def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
         """One signal a neighbour."""
         masked = self._masked()
         return tuple(self._ask_copy(target, records, masked, copy) for copy in range(self.copies))
@@ -120,7 +119,7 @@ class MaskedNeighbours(Edit):
             )
         return MaskedModel.load(self.masked_model)
 
-    def _ask_copy(self, target: LanguageModel, records: Records, masked: MaskedModel, copy: int) -> TokenSignals:
+    def _ask_copy(self, target: Target, records: Records, masked: MaskedModel, copy: int) -> TokenSignals:
         contents = []
         for content in records.contents:
             generator = generator_for(content, self.seed, copy)

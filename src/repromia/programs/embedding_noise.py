@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repromia.programs import Fixed
+from repromia.programs import Fixed, Target, at_least, weights_of
 from repromia.records import Records
 from repromia.signals import TokenSignals
 
@@ -32,8 +32,11 @@ class EmbeddingNoise(Fixed):
     draws: int = 2
     seed: int = 0
 
-    def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
-        """One signal a draw."""
+    def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
+        """One signal a draw. Raises AttackError without weights."""
+        target = weights_of(target, "EmbeddingNoise")
+        at_least(1, draws=self.draws)
+        at_least(0, scale=self.scale)
         sequences = target.encode(records.contents, records.ids)
         longest = max(len(one.ids) for one in sequences)
         rows = torch.linspace(0, target.vocabulary - 1, min(SAMPLED_ROWS, target.vocabulary)).long()
@@ -43,7 +46,7 @@ class EmbeddingNoise(Fixed):
             for one in noise:
                 yield target.hidden(inputs_embeds=embedded + one[: ids.shape[1]])
 
-        with torch.no_grad():
+        with target.asking(), torch.no_grad():
             spread = float(target.embed(rows).float().std()) * self.scale
         width = target.embeddings.shape[1]
         noise = [

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from repromia.errors import AttackError
-from repromia.programs import Fixed
+from repromia.programs import Fixed, Target, at_least, weights_of
 from repromia.records import Records
 from repromia.signals import TokenSignals
 from repromia.targets.blocks import changed_outputs, decoder_blocks, recorded, skipped
@@ -30,8 +30,10 @@ class SkippedLayers(Fixed):
 
     most: int = 6
 
-    def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
-        """One signal a skipped layer, the first layer first."""
+    def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
+        """One signal a skipped layer, the first layer first. Raises AttackError without weights."""
+        target = weights_of(target, "SkippedLayers")
+        at_least(1, most=self.most)
         blocks = decoder_blocks(target.model)
         chosen = self.chosen(len(blocks))
 
@@ -66,8 +68,10 @@ class Dropout(Fixed):
     draws: int = 2
     seed: int = 0
 
-    def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
-        """One signal a draw."""
+    def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
+        """One signal a draw. Raises AttackError without weights."""
+        target = weights_of(target, "Dropout")
+        at_least(1, draws=self.draws)
         if not 0 < self.rate < 1:
             raise AttackError("A dropout rate lies between 0 and 1.", found=str(self.rate))
         blocks = decoder_blocks(target.model)

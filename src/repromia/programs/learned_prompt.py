@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from repromia.errors import AttackError
 from repromia.learn import RECIPES, Recipe, learn_soft_prompt
-from repromia.programs import Binding, Program
+from repromia.programs import Binding, Program, weights_of
 from repromia.programs.saved import load_soft_prompt
 from repromia.programs.soft_prompt import SoftPrompt
 from repromia.records import content_digest
@@ -48,8 +48,8 @@ class LearnedSoftPrompt:
         return replace(RECIPES[self.recipe], **given)
 
     def bind(self, binding: Binding) -> Program:
-        """The learned, loaded or dropped (identity) prompt."""
-        target = binding.target
+        """The learned, loaded or dropped (identity) prompt. Raises AttackError without weights."""
+        target = weights_of(binding.target, "LearnedSoftPrompt")
         if self.program:
             loaded = load_soft_prompt(Path(self.program))
             _check_room(len(loaded.embeddings), binding)

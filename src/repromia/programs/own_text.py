@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from repromia.errors import AttackError
-from repromia.programs import Binding
+from repromia.programs import Binding, weights_of
 from repromia.programs.prefixes import TextPrefix
 
 LENGTH = 128  # tokens of a sample, at most
@@ -17,13 +17,14 @@ def own_samples(binding: Binding, count: int) -> list[np.ndarray]:
     """`count` samples of the target as long as its records at most; the same ones for every program of an audit."""
     from repromia.targets.sampling import sample
 
-    key = f"own samples {count} {binding.seed} {binding.target.fingerprint}"
+    target = weights_of(binding.target, "Text that the model writes by itself")
+    records = binding.fit.records
+    key = f"own samples {count} {binding.seed} {binding.longest} {target.fingerprint} {records.digest()}"
     if key not in binding.memory:
-        records = binding.fit.records
-        starts = np.array([one.ids[0] for one in binding.target.encode(records.contents, records.ids)])
+        starts = np.array([one.ids[0] for one in target.encode(records.contents, records.ids)])
         length = min(LENGTH, binding.longest)
         with binding.progress.step("letting the model write", 1) as bar:
-            binding.memory[key] = sample(binding.target, count, length, starts=starts, seed=binding.seed)
+            binding.memory[key] = sample(target, count, length, starts=starts, seed=binding.seed)
             bar.advance()
     found: list[np.ndarray] = binding.memory[key]
     return found
@@ -37,11 +38,13 @@ class GeneratedPrefix:
     draw: int = 0
 
     def bind(self, binding: Binding) -> TextPrefix:
-        """Write the prefix. Raises AttackError where the context leaves no room."""
-        target = binding.target
+        """Write the prefix. Raises AttackError where the context leaves no room, or there are no weights."""
+        target = weights_of(binding.target, "GeneratedPrefix")
         room = target.context - binding.longest
         bos = target.encoder.bos
         wanted = min(self.length, room)
+        if self.length < 2:
+            raise AttackError("A generated prefix has at least 2 tokens.", found=f"length={self.length}")
         if wanted < 2:
             raise AttackError(
                 "The context leaves no room for a prefix.",

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 
 from repromia.errors import AttackError
+from repromia.programs import Target, weights_of
 from repromia.records import Records
 from repromia.signals import TokenSignals
 
@@ -50,8 +51,9 @@ class SoftPrompt:
     def close(self) -> None:
         """Nothing to free."""
 
-    def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
-        """Signals behind the prompt, whose key/values are computed once."""
+    def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
+        """Signals behind the prompt, whose key/values are computed once. Raises AttackError without weights."""
+        target = weights_of(target, "SoftPrompt")
         sequences = target.encode(records.contents, records.ids)
         if self.is_identity:
             return (target.signals(sequences),)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from repromia.programs import Binding, Fixed
+from repromia.programs import Binding, Fixed, Target, at_least, weights_of
 from repromia.programs.own_text import own_samples
 from repromia.records import Records
 from repromia.signals import TokenSignals
@@ -27,8 +27,11 @@ class WeightNoise(Fixed):
     draws: int = 2
     seed: int = 0
 
-    def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
-        """One signal a copy."""
+    def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
+        """One signal a copy. Raises AttackError without weights."""
+        target = weights_of(target, "WeightNoise")
+        at_least(1, draws=self.draws)
+        at_least(0, scale=self.scale)
         sequences = target.encode(records.contents, records.ids)
         answers = []
         for draw in range(self.draws):
@@ -40,41 +43,36 @@ class WeightNoise(Fixed):
 
 @dataclass(frozen=True)
 class NoiseAndRepair:
-    """A copy with noise of `noise` times each matrix's standard deviation, trained for `steps` steps on text that
-    the model itself wrote: no record and no label is used.
+    """A copy with noise of `noise` times each matrix's standard deviation, brought back to the target's next-token
+    distributions in `steps` steps, on text that the target wrote itself: no record and no label is used.
 
-    samples: how many texts; batch: texts a step; rate: see `repair`. where: for LoRA targets, "weights" merges the
-    adapter and noises all of them, "adapter" noises and repairs the adapter alone.
+    What is common to all text comes back, what was learned of single records much less. batch: texts a step, each
+    used once; rate: see `repair`. where: for LoRA targets, "weights" merges the adapter and noises all of them,
+    "adapter" noises and repairs the adapter alone.
     """
 
-    noise: float = 0.8
-    steps: int = 64
-    samples: int = 800
+    noise: float = 0.2
+    steps: int = 128
     batch: int = 16
-    rate: float = 0.02
+    rate: float = 0.03
     where: Literal["auto", "adapter", "weights"] = "auto"
 
     def bind(self, binding: Binding) -> RepairedCopy:
         """The copy, made when it is first asked."""
         return RepairedCopy(self, binding)
 
-    def copy_of(self, binding: Binding) -> LanguageModel:
-        """The repaired copy as a model of its own: a reference for any attack that takes one."""
-        target = binding.target
-        samples = own_samples(binding, self.samples)
+    def copy_of(self, binding: Binding) -> tuple[LanguageModel, dict[str, float]]:
+        """The repaired copy as a model of its own (a reference for any attack that takes one), and how it went."""
+        target = weights_of(binding.target, "NoiseAndRepair")
+        at_least(0, noise=self.noise, steps=self.steps, rate=self.rate)
+        at_least(1, batch=self.batch)
+        samples = own_samples(binding, self.steps * self.batch)
         copied = noised_copy(target, self.noise, seed=binding.seed, where=self.where)
-        repair(
-            copied,
-            samples,
-            steps=self.steps,
-            batch=self.batch,
-            rate=self.rate,
-            seed=binding.seed,
-            where=self.where,
-            progress=binding.progress,
+        first, last = repair(
+            copied, target, samples, batch=self.batch, rate=self.rate, where=self.where, progress=binding.progress
         )
         copied.name = f"{target.name}, noised and repaired"
-        return copied
+        return copied, {"divergence_before": first, "divergence_after": last}
 
 
 @dataclass
@@ -84,6 +82,7 @@ class RepairedCopy:
     plan: NoiseAndRepair
     binding: Binding = field(repr=False)
     _copy: LanguageModel | None = field(default=None, repr=False)
+    _repaired: dict[str, float] = field(default_factory=dict, repr=False)
 
     @property
     def key(self) -> str:
@@ -98,13 +97,14 @@ class RepairedCopy:
 
     @property
     def details(self) -> dict[str, Any]:
-        """Nothing beyond the options."""
-        return {}
+        """How far the copy was from the target before and after repair, where it was made in this run."""
+        return dict(self._repaired)
 
-    def ask(self, target: LanguageModel, records: Records) -> tuple[TokenSignals, ...]:
+    def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
         """Signals of the copy."""
+        target = weights_of(target, "NoiseAndRepair")
         if self._copy is None:
-            self._copy = self.plan.copy_of(self.binding)
+            self._copy, self._repaired = self.plan.copy_of(self.binding)
         before = self._copy.tokens_asked
         answers = self._copy.signals(self._copy.encode(records.contents, records.ids))
         target.tokens_asked += self._copy.tokens_asked - before

@@ -1,19 +1,20 @@
-"""Throw-away copies of a target: noised, and repaired on the model's own samples. The target is never changed."""
+"""Throw-away copies of a target: noised, and repaired on text that the target wrote. The target is never changed."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import nn
 
 from repromia.errors import AttackError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from repromia.progress import Progress
     from repromia.targets.language import LanguageModel
 
@@ -26,7 +27,10 @@ def noised_copy(target: LanguageModel, noise: float, *, seed: int, where: Where 
     where: "adapter": the matrices of a LoRA adapter; "weights": all matrices, an adapter merged into them first;
     "auto": weights. Raises AttackError where weights cannot be copied or noised.
     """
-    if any(weight.is_meta or not weight.is_floating_point() for weight in target.model.parameters()):
+    if where not in get_args(Where):
+        raise AttackError(f"There are no weights called {where!r}.", expected=", ".join(get_args(Where)))
+    quantised = getattr(target.model, "is_quantized", False)
+    if quantised or any(weight.is_meta or not weight.is_floating_point() for weight in target.model.parameters()):
         raise AttackError(
             "The weights cannot be copied and noised.",
             expected="floating-point weights in memory",
@@ -51,43 +55,42 @@ def noised_copy(target: LanguageModel, noise: float, *, seed: int, where: Where 
 
 def repair(
     noised: LanguageModel,
+    target: LanguageModel,
     samples: Sequence[np.ndarray],
     *,
-    steps: int,
     batch: int,
     rate: float,
-    seed: int,
     where: Where = "auto",
     progress: Progress,
-) -> None:
-    """Train a noised copy in place for a few steps on token sequences.
+) -> tuple[float, float]:
+    """Bring a noised copy's next-token distributions back to the target's, on the samples in batches, once each.
 
     rate: of AdamW, in standard deviations of each matrix a step, falling linearly to 0: the same for any model.
+    The divergence (KL, nats a token) on the first batch and on the last, before their steps.
     """
+    kept = next(noised.model.parameters()).dtype
+    if kept == torch.float16:  # too few digits for AdamW
+        noised.model.float()
     matrices = _matrices(noised.model, where)
     groups = [{"params": [weight], "lr": rate * float(weight.detach().float().std())} for weight in matrices]
     for weight in matrices:
         weight.requires_grad_(True)
+    steps = len(samples) // batch
     optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
-    generator = np.random.default_rng([seed, 4])
-    order: list[int] = []
-    with noised.asking(), progress.step("repairing a noised copy", steps) as bar:
-        for _ in range(steps):
-            if len(order) < batch:
-                order = [int(row) for row in generator.permutation(len(samples))]
-            rows, order = order[:batch], order[batch:]
-            ids = [torch.from_numpy(samples[row]) for row in rows]
-            inputs = nn.utils.rnn.pad_sequence(ids, batch_first=True).to(noised.device)
-            labels = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=-100).to(noised.device)
-            loss = noised.model(input_ids=inputs, labels=labels, use_cache=False).loss
-            loss.backward()
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / max(1, steps))
+    trace: list[float] = []
+    with progress.step("repairing a noised copy", steps) as bar:
+        for step in range(steps):
+            loss = target.divergence(noised, samples[step * batch : (step + 1) * batch])
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(matrices, 1.0)
             optimiser.step()
             optimiser.zero_grad()
             schedule.step()
+            trace.append(float(loss.detach()))
             bar.advance()
-    noised.model.requires_grad_(False)
+    noised.model.requires_grad_(False).to(kept)
+    return (trace[0], trace[-1]) if trace else (0.0, 0.0)
 
 
 def _matrices(model: Any, where: Where) -> list[nn.Parameter]:

@@ -68,6 +68,32 @@ def _block_statistics(logits: Tensor, token: Tensor) -> dict[str, Tensor]:
     }
 
 
+def token_divergence(
+    head: Head,
+    hidden: Float[Tensor, "row width"],
+    other_head: Head,
+    other: Float[Tensor, "row other_width"],
+    vocabulary: int,
+) -> Float[Tensor, ""]:
+    """Mean KL(p || q) of next-token distributions, nats: p from `head(hidden)`, q differentiable from the other.
+
+    Chunked and recomputed in the backward pass, as `token_logprob`.
+    """
+    step = chunk_rows(vocabulary)
+
+    def chunk(rows: Tensor, other_rows: Tensor) -> Tensor:
+        own = torch.log_softmax(head(rows).detach().float(), -1)
+        return torch.nn.functional.kl_div(
+            torch.log_softmax(other_head(other_rows).float(), -1), own, log_target=True, reduction="sum"
+        )
+
+    parts = [
+        checkpoint(chunk, hidden[at : at + step], other[at : at + step], use_reentrant=False)
+        for at in range(0, len(hidden), step)
+    ]
+    return torch.stack(parts).sum() / len(hidden)
+
+
 def token_logprob(
     head: Head, hidden: Float[Tensor, "row width"], token: Int[Tensor, " row"], vocabulary: int
 ) -> Float[Tensor, " row"]:

@@ -16,7 +16,7 @@ from repromia.errors import TargetError
 from repromia.records import Content
 from repromia.signals import TOKEN_FIELDS, TokenSignals, from_token_arrays
 from repromia.targets.fingerprint import model_fingerprint
-from repromia.targets.head import CHUNK_FLOATS, Head, token_logprob, token_statistics
+from repromia.targets.head import CHUNK_FLOATS, Head, token_divergence, token_logprob, token_statistics
 from repromia.targets.prefix import KeyValues, cache_for_batch, read_key_values
 from repromia.targets.tokens import Encoder, TokenSequence
 
@@ -187,6 +187,24 @@ class LanguageModel:
                 hidden = _predicting(next(behind(prefix)(self, ids)), scored)
                 logprob = token_logprob(self._head, hidden, ids[:, 1:][scored[:, 1:]], self.vocabulary)
                 yield batch, list(torch.split(logprob, [sequence.n_scored for sequence in picked]))
+
+    def divergence(self, copy: LanguageModel, sequences: Sequence[np.ndarray]) -> Float[Tensor, ""]:
+        """Mean KL(this || copy) over the next-token distributions of token sequences, in one batch.
+
+        Differentiable in the copy's weights. Lies in nats; 0 where both answer alike.
+        """
+        longest = max(len(one) for one in sequences)
+        ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+        counted = torch.zeros(len(sequences), longest, dtype=torch.bool)
+        for row, one in enumerate(sequences):
+            ids[row, : len(one)] = torch.from_numpy(one)
+            counted[row, : len(one)] = True
+        ids, counted = ids.to(self.device), counted.to(self.device)
+        with self.asking(), torch.no_grad():
+            own = self.hidden(input_ids=ids)[counted]
+        with copy.asking():
+            other = copy.hidden(input_ids=ids)[counted]
+        return token_divergence(self._head, own, copy._head, other, self.vocabulary)
 
     def key_values(self, prefix: Tensor) -> Prefix:
         """What the model remembers of a prefix, computed once.

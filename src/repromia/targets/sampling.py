@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -43,7 +45,13 @@ def sample(
     )
     found: list[np.ndarray] = []
     devices = [target.device] if target.device.type == "cuda" else []
-    with target.asking(), torch.no_grad(), torch.random.fork_rng(devices), warnings.catch_warnings():
+    with (
+        target.asking(),
+        _no_settings_of_its_own(target.model),
+        torch.no_grad(),
+        torch.random.fork_rng(devices),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         for at in range(0, count, BATCH):
@@ -59,6 +67,22 @@ def sample(
             target.tokens_asked += drawn.numel()
             found += [_until_end(row, end) for row in drawn.cpu().numpy()]
     return found
+
+
+@contextmanager
+def _no_settings_of_its_own(model: Any) -> Iterator[None]:
+    """`generate` fills whatever is not set from the checkpoint's settings, repetition penalties for one."""
+    from transformers import GenerationConfig
+
+    holders = [one for one in model.modules() if getattr(one, "generation_config", None) is not None]
+    before = [one.generation_config for one in holders]
+    try:
+        for one in holders:
+            one.generation_config = GenerationConfig()
+        yield
+    finally:
+        for one, kept in zip(holders, before, strict=True):
+            one.generation_config = kept
 
 
 def _until_end(ids: Int[np.ndarray, " drawn"], end: int | None) -> Int[np.ndarray, " token"]:

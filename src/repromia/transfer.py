@@ -1,0 +1,166 @@
+"""Heads that were learned in one audit (of a shadow model) and are carried over to another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from repromia.attacks import Chosen, parse
+from repromia.errors import ConfigError
+from repromia.heads import Head
+from repromia.records import Records, content_digest
+from repromia.scoring import Scored
+from repromia.supervision import SAME_SUPERVISION, Supervised, passive_scores
+
+FOLDER = "heads"
+SUFFIX = ":transferred"
+
+
+@dataclass(frozen=True)
+class SavedHead:
+    """A head on disk.
+
+    name: its row; attacks: passive rows whose scores are its first features, in order; bank: the row of the bank
+    that gives the rest, or ""; columns: what every feature is; seen: content hashes of the records it was fitted or
+    its programs were chosen on.
+    """
+
+    name: str
+    attacks: tuple[str, ...]
+    bank: str
+    columns: tuple[str, ...]
+    head: Head
+    seen: frozenset[str]
+
+
+def save_heads(heads: Sequence[Supervised], seen: Records, folder: Path) -> None:
+    """Write the heads that can be carried over (those without a reference) under `folder`/heads."""
+    digests = sorted({content_digest(content) for content in seen.contents})
+    for one in heads:
+        if one.head is None:
+            continue
+        path = folder / FOLDER / f"{_file_name(one.name)}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        about = {
+            "format": 1,
+            "name": one.name,
+            "attacks": list(one.attacks),
+            "bank": one.name if one.bank is not None else "",
+            "columns": list(one.columns),
+            "centre": one.head.centre.tolist(),
+            "spread": one.head.spread.tolist(),
+            "weights": one.head.weights.tolist(),
+            "intercept": one.head.intercept,
+            "C": one.head.strength,
+            "seen": digests,
+        }
+        path.write_text(json.dumps(about, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def load_heads(run: Path) -> list[SavedHead]:
+    """The heads of an audit's folder. Raises ConfigError."""
+    files = sorted((run / FOLDER).glob("*.json"))
+    if not files:
+        raise ConfigError(
+            f"There is no head to carry over in {str(run)!r}.",
+            expected=f"the --out folder of a finished audit of a shadow model, with {FOLDER}/*.json",
+            hint="audit the shadow model first, with probe_bank among the attacks",
+        )
+    return [_load(path) for path in files]
+
+
+def _load(path: Path) -> SavedHead:
+    try:
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        arrays = [np.asarray(about[name], dtype=np.float64) for name in ("centre", "spread", "weights")]
+        columns = tuple(map(str, about["columns"]))
+        if about["format"] != 1 or any(one.shape != (len(columns),) or not np.isfinite(one).all() for one in arrays):
+            raise ValueError("figures that do not fit the columns")
+        centre, spread, weights = arrays
+        head = Head(centre, spread, weights, float(about["intercept"]), float(about["C"]))
+        attacks = tuple(map(str, about["attacks"]))
+        return SavedHead(str(about["name"]), attacks, str(about["bank"]), columns, head, frozenset(about["seen"]))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"The head {str(path)!r} cannot be read.",
+            expected="a file as an audit writes it",
+            found=f"{type(error).__name__}: {error}",
+        ) from error
+
+
+def needed(heads: Sequence[SavedHead]) -> list[Chosen]:
+    """The attacks that the heads' features come from."""
+    names = [name for one in heads for name in (*one.attacks, *([one.bank] if one.bank else []))]
+    return [parse(name) for name in dict.fromkeys(names)]
+
+
+def saved_programs(run: Path) -> list[Chosen]:
+    """The learned prompts of an audit's folder, as attacks of their own."""
+    found = []
+    for path in sorted((run / "programs").glob("*.json")):
+        try:
+            recipe = json.loads(path.read_text(encoding="utf-8"))["learned"]["recipe"]["score"]
+        except (OSError, KeyError, TypeError, ValueError):
+            recipe = "forgetting"  # reading the program itself will say what is wrong with it
+        name = "forgetting" if recipe == "forgetting" else "paper"
+        found.append(parse(f"reprogram:recipe={name}:program={path.with_suffix('.safetensors')}"))
+    return found
+
+
+def transferred_rows(
+    heads: Sequence[SavedHead], scored: Sequence[Scored], measured: Records
+) -> list[tuple[str, Scored, str]]:
+    """(name, scores of all records, rival) of every head carried over: no label of this audit is used."""
+    digests = {content_digest(content) for content in measured.contents}
+    rows = []
+    for one in heads:
+        name = f"{one.name}{SUFFIX}"
+        rival = f"{SAME_SUPERVISION}{SUFFIX}" if one.bank else ""
+        rows.append((name, _apply(name, one, scored, digests), rival))
+    return rows
+
+
+def _apply(name: str, one: SavedHead, scored: Sequence[Scored], measured: set[str]) -> Scored:
+    found = {row.chosen.name: row for row in scored}
+    own = found.get(one.bank or SAME_SUPERVISION)
+    attack = replace(parse(one.bank or "loss").attack, name=name, needs=("shadow model",), kind="reprogrammed")
+    if not one.bank:
+        attack = replace(attack, kind="head", citation="this project: logistic regression on the passive scores")
+    chosen = Chosen(name, attack, {})
+    overlap = len(measured & one.seen)
+    if overlap:
+        reason = f"{overlap} eval records are among those that the head was learned on"
+        return Scored(chosen, None, reason=reason)
+    missing = [part for part in (*one.attacks, *([one.bank] if one.bank else [])) if part not in found]
+    unscored = [part for part in one.attacks if part in found and found[part].scores is None]
+    if missing or unscored or (own is not None and own.reason):
+        return Scored(
+            chosen, None, reason=f"no features: {', '.join(missing + unscored) or (own.reason if own else '')}"
+        )
+    parts: list[Float[np.ndarray, "record feature"]] = []
+    columns: list[str] = []
+    if one.attacks:
+        parts.append(passive_scores([found[part] for part in one.attacks]))
+        columns += one.attacks
+    passes = 1 + sum(found[part].passes - 1 for part in one.attacks if found[part].passes > 1)
+    if own is not None and own.bank is not None:
+        parts.append(own.bank.features)
+        columns += own.bank.names
+        passes += own.bank.passes
+    if tuple(columns) != one.columns:
+        differ = sorted(set(columns) ^ set(one.columns))
+        return Scored(
+            chosen, None, reason=f"this model gives other features than the shadow model: {', '.join(differ[:5])}"
+        )
+    return Scored(chosen, one.head(np.concatenate(parts, axis=1)), passes=passes)
+
+
+def _file_name(name: str) -> str:
+    kept = [one if one.isalnum() or one in "._-" else "_" for one in name]
+    return "".join(kept)[:120]
