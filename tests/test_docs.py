@@ -31,7 +31,7 @@ def test_the_readme_python_runs_as_printed(
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     monkeypatch.chdir(on_disk)
     quick = code.replace(
-        'out="audit/")', 'out="from-python/", attacks=("loss", "reference"), fprs=(0.05,), bootstrap=200)'
+        'out="audit/")', 'out="from-python/", attacks=("loss", "reference", "wbc:reference=noise_and_repair/steps=2"), fprs=(0.05,), bootstrap=200)'
     )
     assert quick != code
     exec(compile(quick, "README.md", "exec"), {})  # noqa: S102

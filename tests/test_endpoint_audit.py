@@ -43,7 +43,7 @@ from targets.local_server import Fault, LocalServer, serving
 KEY = "sk-very-secret-0452"
 REPROMIA = [sys.executable, "-c", "from repromia.cli import main; main()"]
 TEXT_ONLY = "probe_bank:preset=text_only"
-PLAIN_STATISTICS = f"{TEXT_ONLY}:statistics=mean+lowest+highest+q25+q50+q75"
+PLAIN_STATISTICS = f"{TEXT_ONLY}:statistics=windows+mean+lowest+highest+q25+q50+q75"
 SAME = ("loss", "min_k", "min_k:k=0.1", "zlib", "lowercase", "pac:copies=2", "recall:shots=1", "con_recall:shots=1")
 WITH_REFERENCE = ("reference", "reference:form=ratio", "wbc")
 
@@ -144,9 +144,13 @@ def test_scores_are_those_of_the_model_itself(
         used = [views.program("nonmember_shots", {"shots": 1}).used for views in (asked, loaded)]
         assert used[0] == used[1]
         before = target.requests_made
-        features = figures(TEXT_ONLY, asked)  # with EZ-MIA on all tokens, as ranks are not told
-        assert features.shape[1] > figures(PLAIN_STATISTICS, asked).shape[1]
-        assert np.isfinite(features).all()
+        errors = figures(f"{TEXT_ONLY}:statistics=errors", asked)  # EZ-MIA on all tokens, as ranks are not told
+        plain, behind = (
+            asked.ask("target", asked.program(name, {}))[0] for name in ("identity", "nonmember_shots/shots=1")
+        )
+        change = plain.logprob.astype(np.float64) - behind.logprob
+        gains, losses = (plain.total(np.maximum(sign * change, 0)) for sign in (1, -1))
+        np.testing.assert_allclose(errors[:, 0], np.log((gains + 0.1) / (losses + 0.1)))
         assert target.requests_made == before
 
 

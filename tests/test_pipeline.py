@@ -11,7 +11,8 @@ from repromia import attacks, pipeline
 from repromia.attacks import Plain
 from repromia.config import Settings
 from repromia.errors import AttackError
-from repromia.pipeline import Audit, audit_key, run_audit
+from repromia.pipeline import Audit, run_audit
+from repromia.provenance import audit_key
 from repromia.progress import Silent
 from repromia.records import LabelledRecords, Records
 from repromia.result import AuditResult

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from hashlib import blake2b
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repromia._version import __version__
 from repromia.attacks import Chosen, choose, parse
 from repromia.config import Settings
 from repromia.controls import blind_results, null_target, permuted_head, permuted_program
@@ -25,6 +21,8 @@ from repromia.findings import other_findings
 from repromia.gains import null_gains, paired_gains, probe_families
 from repromia.metrics import RocCurve, roc_curve
 from repromia.programs import Binding, Identity, Target
+from repromia.programs.registry import plan_for
+from repromia.provenance import versions
 from repromia.records import LabelledRecords, Records
 from repromia.result import (
     AttackResult,
@@ -37,7 +35,7 @@ from repromia.result import (
 from repromia.roles import assign_roles, role_sizes
 from repromia.scoring import Scored, run_attack
 from repromia.signals import Scores, TokenSignals
-from repromia.store import Store, code_digest, digest
+from repromia.store import Store
 from repromia.supervision import SAME_SUPERVISION, WITH_REFERENCE, Supervised, supervised_rows
 from repromia.transfer import SUFFIX, SavedHead, load_heads, needed, saved_programs, transferred_rows
 from repromia.verdict import Evidence, verdict
@@ -75,6 +73,7 @@ class _Where:
     progress: Progress
     costs: list[Cost] = field(default_factory=list)
     memory: dict[str, tuple[TokenSignals, ...]] = field(default_factory=dict)
+    samples: dict[str, Any] = field(default_factory=dict)  # what models wrote by themselves, by model
 
 
 def run_audit(
@@ -165,52 +164,11 @@ def run_audit(
     )
 
 
-def audit_key(
-    target: Target,
-    others: Sequence[Target | None],
-    labelled: LabelledRecords,
-    settings: Settings,
-) -> str:
-    """Hash of everything that decides the result: the same key, the same audit."""
-    return digest(
-        "audit",
-        code_digest(),
-        [one.fingerprint if one else "" for one in (target, *others)],
-        labelled.records.digest(),
-        labelled.member.tolist(),
-        settings.model_dump(mode="json"),
-        [_named_files(one) for one in choose(settings.attacks, reference=others[0] is not None)],
-        _digests([Path(settings.transfer_from) / part for part in ("heads", "programs")])
-        if settings.transfer_from
-        else [],
-    )
-
-
-def _named_files(chosen: Chosen) -> list[str]:
-    """Hashes of the files and folders that an attack's options name."""
-    return _digests([Path(value) for value in chosen.options.values() if isinstance(value, str) and value])
-
-
-def _digests(paths: Sequence[Path]) -> list[str]:
-    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-    return [digest(str(file), blake2b(file.read_bytes()).hexdigest()) for file in files if file.is_file()]
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the figures depend on."""
-    found = {"repromia": __version__, "python": platform.python_version()}
-    for name in ("torch", "transformers", "peft", "numpy", "scipy", "scikit-learn"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def _views(target: Target, reference: Target | None, judge: Judge, settings: Settings, where: _Where) -> Views:
     """Views of all records by a target, stored and counted in `where`."""
     records = all_records(judge.roles)
-    binding = Binding(target, judge.roles.fit, judge.roles.select, settings.seed, where.progress, longest=0)
+    roles = judge.roles
+    binding = Binding(target, roles.fit, roles.select, settings.seed, where.progress, longest=0, memory=where.samples)
     views = Views({"target": target}, records, binding, where.store, where.costs, where.memory)
     views.measure_longest()
     if reference is not None:
@@ -296,17 +254,25 @@ def _null(
         return NullTarget(status="not_available", reason=reason), {}
     missing = ""
     if second is None and any("reference" in one.attack.needs for one in chosen):
-        second, missing = _repaired(first, judge, settings, where)
+        second, missing = _repaired(first, chosen, judge, settings, where)
     asked = _views(first, second, judge, settings, where)
     return null_target(chosen, asked, judge, name=first.name, reference=second.name if second else missing)
 
 
-def _repaired(reference: Target, judge: Judge, settings: Settings, where: _Where) -> tuple[Target | None, str]:
-    """A noised and repaired copy: the null target's reference where no second one was given, or why there is none."""
+def _repaired(
+    reference: Target, chosen: Sequence[Chosen], judge: Judge, settings: Settings, where: _Where
+) -> tuple[Target | None, str]:
+    """A noised and repaired copy: the null target's reference where no second one was given, or why there is none.
+
+    Made as the attacks themselves make one, where one of them does: it is then made once.
+    """
     from repromia.programs.weights import NoiseAndRepair
 
+    named = [spec for one in chosen for spec in one.programs() if spec.split("/")[0] == "noise_and_repair"]
     try:
-        return NoiseAndRepair().copy_of(_views(reference, None, judge, settings, where).binding)[0], ""
+        plan = plan_for(named[0] if named else "noise_and_repair", {})
+        assert isinstance(plan, NoiseAndRepair)  # noqa: S101 — by its name
+        return plan.copy_of(_views(reference, None, judge, settings, where).binding)[0], ""
     except (AttackError, RuntimeError, MemoryError) as error:
         return None, f"none: {str(error).splitlines()[0]}"
 

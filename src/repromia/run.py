@@ -37,7 +37,8 @@ def audit_command(config: AuditConfig, console: Console | None = None) -> int:
 
 def audit_to_folder(config: AuditConfig, progress: Progress) -> AuditResult:
     """The result in config.out: read back when nothing has changed since, made (or finished) otherwise."""
-    from repromia.pipeline import audit_key, run_audit
+    from repromia.pipeline import run_audit
+    from repromia.provenance import audit_key
 
     labelled = read_records(config)
     with Store(config.out).locked() as store:
@@ -249,7 +250,8 @@ def audit_objects(
     out: str | Path | None,
 ) -> AuditResult:
     """`repromia.audit`: the audit on objects already in memory."""
-    from repromia.pipeline import audit_key, run_audit
+    from repromia.pipeline import run_audit
+    from repromia.provenance import audit_key
 
     if reference is None and target.has_adapter:
         reference = target.base()

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from repromia.attacks import Ask, Chosen, Fact
-from repromia.attacks.probe_bank import FAMILIES, bank_specs, bank_statistics
+from repromia.attacks.probe_bank import FAMILIES, bank_statistics
 from repromia.bank import Bank, ask_bank, describe
 from repromia.errors import AttackError, StoreError
 from repromia.programs import Identity
@@ -57,8 +57,7 @@ def run_attack(chosen: Chosen, views: Views, rows: Int[np.ndarray, " row"] | Non
 
 
 def _ask_bank(chosen: Chosen, views: Views, began: float) -> Scored:
-    specs = bank_specs(chosen.options["preset"], chosen.options["programs"])
-    bank = ask_bank(views, specs, bank_statistics(chosen.options["statistics"]), FAMILIES)
+    bank = ask_bank(views, chosen.programs(), bank_statistics(chosen.options["statistics"]), FAMILIES)
     seconds = time.perf_counter() - began
     return Scored(chosen, None, "", bank.used, {"bank": describe(bank)}, 1 + bank.passes, seconds, bank)
 

@@ -111,6 +111,16 @@ class Chosen:
     options: dict[str, Any]
     reference: str = ""
 
+    def programs(self) -> tuple[str, ...]:
+        """The programs named: in place of the reference, or as a bank."""
+        if self.reference:
+            return (self.reference,)
+        if not self.attack.head:
+            return ()
+        from repromia.attacks.probe_bank import bank_specs
+
+        return bank_specs(self.options["preset"], self.options["programs"])
+
     @property
     def inputs(self) -> dict[str, tuple[Mark, bool]]:
         """What the attack looks at, with the program that stands for the reference put in its place."""

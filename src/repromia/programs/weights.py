@@ -7,13 +7,14 @@ samples brings the language back. The copy then is a reference model that the ta
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
+from repromia.errors import AttackError
 from repromia.programs import Binding, Fixed, Target, at_least, weights_of
 from repromia.programs.own_text import own_samples
 from repromia.records import Records
 from repromia.signals import TokenSignals
-from repromia.targets.copies import noised_copy, repair
+from repromia.targets.copies import Where, noised_copy, repair
 
 if TYPE_CHECKING:
     from repromia.targets.language import LanguageModel
@@ -55,24 +56,42 @@ class NoiseAndRepair:
     steps: int = 128
     batch: int = 16
     rate: float = 0.03
-    where: Literal["auto", "adapter", "weights"] = "auto"
+    where: Where = "auto"
 
     def bind(self, binding: Binding) -> RepairedCopy:
         """The copy, made when it is first asked."""
         return RepairedCopy(self, binding)
 
     def copy_of(self, binding: Binding) -> tuple[LanguageModel, dict[str, float]]:
-        """The repaired copy as a model of its own (a reference for any attack that takes one), and how it went."""
+        """The repaired copy as a model of its own (a reference for any attack that takes one), and how it went.
+
+        Made once an audit, until `forget`.
+        """
         target = weights_of(binding.target, "NoiseAndRepair")
         at_least(0, noise=self.noise, steps=self.steps, rate=self.rate)
         at_least(1, batch=self.batch)
-        samples = own_samples(binding, self.steps * self.batch)
-        copied = noised_copy(target, self.noise, seed=binding.seed, where=self.where)
-        first, last = repair(
-            copied, target, samples, batch=self.batch, rate=self.rate, where=self.where, progress=binding.progress
-        )
-        copied.name = f"{target.name}, noised and repaired"
-        return copied, {"divergence_before": first, "divergence_after": last}
+        if self.where not in get_args(Where):
+            raise AttackError(f"There are no weights called {self.where!r}.", expected=", ".join(get_args(Where)))
+        key = self.key(binding)
+        if key not in binding.memory:
+            samples = own_samples(binding, self.steps * self.batch)
+            copied = noised_copy(target, self.noise, seed=binding.seed, where=self.where)
+            first, last = repair(
+                copied, target, samples, batch=self.batch, rate=self.rate, where=self.where, progress=binding.progress
+            )
+            copied.name = f"{target.name}, noised and repaired"
+            binding.memory[key] = copied, {"divergence_before": first, "divergence_after": last}
+        found: tuple[LanguageModel, dict[str, float]] = binding.memory[key]
+        return found
+
+    def key(self, binding: Binding) -> str:
+        """Options, seed, and what the samples depend on."""
+        records = binding.fit.records.digest()
+        return f"{self!r} {binding.seed} {binding.longest} {binding.target.fingerprint} {records}"
+
+    def forget(self, binding: Binding) -> None:
+        """Free the copy, unless somebody else holds it."""
+        binding.memory.pop(self.key(binding), None)
 
 
 @dataclass
@@ -81,14 +100,12 @@ class RepairedCopy:
 
     plan: NoiseAndRepair
     binding: Binding = field(repr=False)
-    _copy: LanguageModel | None = field(default=None, repr=False)
     _repaired: dict[str, float] = field(default_factory=dict, repr=False)
 
     @property
     def key(self) -> str:
-        """Options, seed, and what the samples depend on."""
-        one = self.binding
-        return f"{self.plan!r} {one.seed} {one.longest} {one.target.fingerprint} {one.fit.records.digest()}"
+        """What decides the copy."""
+        return self.plan.key(self.binding)
 
     @property
     def used(self) -> frozenset[str]:
@@ -101,15 +118,14 @@ class RepairedCopy:
         return dict(self._repaired)
 
     def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
-        """Signals of the copy."""
+        """Signals of the copy. Raises AttackError where it cannot be made."""
         target = weights_of(target, "NoiseAndRepair")
-        if self._copy is None:
-            self._copy, self._repaired = self.plan.copy_of(self.binding)
-        before = self._copy.tokens_asked
-        answers = self._copy.signals(self._copy.encode(records.contents, records.ids))
-        target.tokens_asked += self._copy.tokens_asked - before
+        copied, self._repaired = self.plan.copy_of(self.binding)
+        before = copied.tokens_asked
+        answers = copied.signals(copied.encode(records.contents, records.ids))
+        target.tokens_asked += copied.tokens_asked - before
         return (answers,)
 
     def close(self) -> None:
         """Free the copy; asking again makes it anew."""
-        self._copy = None
+        self.plan.forget(self.binding)

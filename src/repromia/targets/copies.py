@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -27,8 +27,6 @@ def noised_copy(target: LanguageModel, noise: float, *, seed: int, where: Where 
     where: "adapter": the matrices of a LoRA adapter; "weights": all matrices, an adapter merged into them first;
     "auto": weights. Raises AttackError where weights cannot be copied or noised.
     """
-    if where not in get_args(Where):
-        raise AttackError(f"There are no weights called {where!r}.", expected=", ".join(get_args(Where)))
     quantised = getattr(target.model, "is_quantized", False)
     if quantised or any(weight.is_meta or not weight.is_floating_point() for weight in target.model.parameters()):
         raise AttackError(
