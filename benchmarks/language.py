@@ -25,7 +25,9 @@ ATTACKS = (
 )
 
 
-def run_seed(out: Path, target: str, seed: int, attacks: tuple[str, ...]) -> AuditResult:
+def run_seed(
+    out: Path, target: str, seed: int, attacks: tuple[str, ...], *, transfer_from: str = "", controls: bool = True
+) -> AuditResult:
     """Prepare and audit one seed; resumes."""
     folder = out / target / f"seed{seed}"
     files = TARGETS[target](folder, seed)
@@ -36,6 +38,8 @@ def run_seed(out: Path, target: str, seed: int, attacks: tuple[str, ...]) -> Aud
         nonmembers=files.nonmembers,
         out=folder / "audit",
         attacks=attacks,
+        transfer_from=transfer_from,
+        controls=controls,
         seed=seed,
     )
     return audit_to_folder(config, Silent())
@@ -78,10 +82,22 @@ def main() -> None:
     parser.add_argument("--target", choices=sorted(TARGETS), default="stories_ag_news")
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--attacks", nargs="+", default=list(ATTACKS))
+    parser.add_argument("--transfer-from", default="", help="audit of a shadow model")
+    parser.add_argument("--no-controls", action="store_true")
     given = parser.parse_args()
     for seed in given.seeds:
         print(f"== {given.target} seed {seed}")
-        show(run_seed(given.out, given.target, seed, tuple(given.attacks)))
+        controls = not given.no_controls
+        show(
+            run_seed(
+                given.out,
+                given.target,
+                seed,
+                tuple(given.attacks),
+                transfer_from=given.transfer_from,
+                controls=controls,
+            )
+        )
 
 
 if __name__ == "__main__":

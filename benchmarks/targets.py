@@ -35,6 +35,17 @@ def stories_ag_news(folder: Path, seed: int) -> Files:
     return files
 
 
+def stories_ag_news_shadow(folder: Path, seed: int) -> Files:
+    """A shadow of `stories_ag_news` at the same seed: the same recipe on news that neither side of it holds."""
+    files, members = _drawn(folder, SHARED / "stories260k", _news(), seed, skip=2 * PER_CLASS, per_class=1070)
+    if not (files.finetuned / "model.safetensors").is_file():
+        target = load_language_model(str(files.base), LoadOptions())
+        target.model.requires_grad_(True)
+        train(target.model, target.encoder, members, epochs=4, learning_rate=1e-3, batch=16, seed=seed)
+        _save(target.model, target.tokenizer, files.finetuned)
+    return files
+
+
 def stories_ag_news_one_epoch(folder: Path, seed: int) -> Files:
     """The same, for a single epoch."""
     files, members = _drawn(folder, SHARED / "stories260k", _news(), seed)
@@ -75,6 +86,7 @@ def neox_addresses(folder: Path, seed: int) -> Files:
 
 TARGETS: dict[str, Callable[[Path, int], Files]] = {
     "stories_ag_news": stories_ag_news,
+    "stories_ag_news_shadow": stories_ag_news_shadow,
     "stories_ag_news_one_epoch": stories_ag_news_one_epoch,
     "stories_ag_news_lora": stories_ag_news_lora,
     "neox_addresses": neox_addresses,
@@ -113,11 +125,14 @@ def _passages(text: str, words: int = 80) -> list[list[str]]:
     return [found[at : at + words] for at in range(0, len(found) - words // 2, words)]
 
 
-def _drawn(folder: Path, base: Path, texts: list[str], seed: int) -> tuple[Files, list[str]]:
-    """Two halves drawn by lot: the first is trained on."""
+def _drawn(
+    folder: Path, base: Path, texts: list[str], seed: int, *, skip: int = 0, per_class: int = PER_CLASS
+) -> tuple[Files, list[str]]:
+    """Two halves drawn by lot: the first is trained on. skip: so many of the lot are left to others."""
     files = Files(base, folder / "finetuned", folder / "members.jsonl", folder / "nonmembers.jsonl")
     order = np.random.default_rng(seed).permutation(len(texts))
-    halves = [[texts[row] for row in order[at : at + PER_CLASS]] for at in (0, PER_CLASS)]
+    starts = (skip, skip + per_class)
+    halves = [[texts[row] for row in order[at : at + per_class]] for at in starts]
     folder.mkdir(parents=True, exist_ok=True)
     for path, part in zip((files.members, files.nonmembers), halves, strict=True):
         path.write_text("".join(json.dumps({"text": text}) + "\n" for text in part), encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from test_cli import QUICK, on_disk, repromia  # noqa: F401 — on_disk is a fixture
+from test_cli import FEW, QUICK, on_disk, repromia  # noqa: F401 — on_disk is a fixture
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,9 +30,8 @@ def test_the_readme_python_runs_as_printed(
 ) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     monkeypatch.chdir(on_disk)
-    quick = code.replace(
-        'out="audit/")', 'out="from-python/", attacks=("loss", "reference", "wbc:reference=noise_and_repair/steps=2"), fprs=(0.05,), bootstrap=200)'
-    )
+    settings = f'out="from-python/", attacks="{FEW}", fprs=(0.05,), bootstrap=200)'
+    quick = code.replace('out="audit/")', settings)
     assert quick != code
     exec(compile(quick, "README.md", "exec"), {})  # noqa: S102
     assert "AUC" in capsys.readouterr().out

@@ -12,8 +12,8 @@ from repromia.attacks import Plain
 from repromia.config import Settings
 from repromia.errors import AttackError
 from repromia.pipeline import Audit, run_audit
-from repromia.provenance import audit_key
 from repromia.progress import Silent
+from repromia.provenance import audit_key
 from repromia.records import LabelledRecords, Records
 from repromia.result import AuditResult
 from repromia.roles import Roles, assign_roles
@@ -263,3 +263,52 @@ def test_key_tells_audits_apart(models: SmallModels, labelled: LabelledRecords) 
         audit_key(models.leaky, (models.base, None), labelled, QUICK.model_copy(update={"seed": 1})),
     ]
     assert len({base, *others}) == 6
+
+
+BANK = "probe_bank:programs=band/width=1+noise_and_repair/steps=2+band/width=0"
+
+
+@pytest.fixture(scope="module")
+def banked(models: SmallModels, labelled: LabelledRecords) -> Audit:
+    settings = Settings(attacks=("loss,reference,recall:shots=3", BANK), bootstrap=200, fprs=(0.05,))
+    return audited(models, labelled, settings)
+
+
+def test_a_bank_stands_beside_its_rivals_with_every_control(banked: Audit) -> None:
+    result = banked.result
+    stacked = f"{BANK}:references=true"
+    for name, rival in ((BANK, "same_supervision"), (stacked, "same_supervision:references=true")):
+        row = result.attack(name)
+        assert row.auc is not None
+        assert row.auc.low > 0.5
+        over = {gain.role: gain.over for gain in result.gains if gain.attack == name}
+        assert over["same_supervision"] == rival
+        assert "best_passive" in over
+        assert [one.repeats for one in result.permuted if one.name == name] == [50]
+        assert next(one for one in result.null_target.rows if one.name == name).auc is not None
+    assert any(one.code.startswith("reprogramming") and BANK in one.sentence for one in result.findings)
+
+
+def test_each_family_of_a_bank_shows_its_gain_cost_and_what_could_not_be_asked(banked: Audit) -> None:
+    context, repair = banked.result.families
+    assert (context.family, repair.family) == ("context", "noise_and_repair")
+    assert context.programs == ("band/width=1",)
+    assert list(context.could_not) == ["band/width=0"]
+    assert "at least one token" in context.could_not["band/width=0"]
+    for one in (context, repair):
+        assert one.gain is not None
+        assert one.gain.over == "same_supervision"
+        assert one.relative_tokens is not None
+        assert one.passes == 1
+    assert context.relative_tokens == pytest.approx(1, abs=0.1)
+    assert repair.relative_tokens is not None
+    assert repair.relative_tokens > 1.2  # the samples and the repair count too
+    assert "programs_left_out" in [one.code for one in banked.result.findings]
+
+
+def test_reference_attacks_have_a_null_without_a_second_reference(banked: Audit) -> None:
+    """The null target is compared with a repaired copy of itself."""
+    null = banked.result.null_target
+    assert null.reference.endswith("noised and repaired")
+    assert next(one for one in null.rows if one.name == "reference").auc is not None
+    assert "no_null_for_headline" not in [one.code for one in banked.result.findings]

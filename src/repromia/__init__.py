@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 from repromia._version import __version__
 
 if TYPE_CHECKING:
+    from repromia.programs import Target
     from repromia.records import LabelledRecords
     from repromia.result import AuditResult
+    from repromia.targets.endpoint import EndpointModel
     from repromia.targets.language import LanguageModel
 
-__all__ = ["__version__", "audit", "language_model", "load_records"]
+__all__ = ["__version__", "audit", "endpoint_model", "language_model", "load_records"]
 
 
 def language_model(model: Any, tokenizer: Any = None, **options: Any) -> LanguageModel:
@@ -36,6 +38,17 @@ def language_model(model: Any, tokenizer: Any = None, **options: Any) -> Languag
     if isinstance(model, str | Path):
         return load_language_model(str(model), LoadOptions(**options))
     return wrap_language_model(model, tokenizer, options=LoadOptions(**options))
+
+
+def endpoint_model(url: str, model: str, **options: Any) -> EndpointModel:
+    """A model behind an OpenAI-compatible completions endpoint that returns log-probabilities of given text.
+
+    options: other fields of `repromia.targets.endpoint.EndpointOptions`. Raises TargetError.
+    """
+    from repromia.targets.endpoint import EndpointModel
+    from repromia.targets.endpoint_client import EndpointOptions
+
+    return EndpointModel(EndpointOptions(url=url, model=model, **options), name=model)
 
 
 def load_records(
@@ -53,11 +66,11 @@ def load_records(
 
 
 def audit(
-    target: LanguageModel,
+    target: Target,
     records: LabelledRecords,
     *,
-    reference: LanguageModel | None = None,
-    null_reference: LanguageModel | None = None,
+    reference: Target | None = None,
+    null_reference: Target | None = None,
     out: str | Path | None = None,
     **settings: Any,
 ) -> AuditResult:

@@ -20,7 +20,7 @@ from repromia.evaluate import Judge, all_records, best_on_select
 from repromia.findings import other_findings
 from repromia.gains import null_gains, paired_gains, probe_families
 from repromia.metrics import RocCurve, roc_curve
-from repromia.programs import Binding, Identity, Target
+from repromia.programs import Binding, Identity, Target, has_weights
 from repromia.programs.registry import plan_for
 from repromia.provenance import versions
 from repromia.records import LabelledRecords, Records
@@ -92,7 +92,7 @@ def run_audit(
     """
     began = time.perf_counter()
     carried = load_heads(Path(settings.transfer_from)) if settings.transfer_from else []
-    chosen = _chosen(settings, carried, reference=models[1] is not None)
+    chosen = _chosen(settings, carried, reference=models[1] is not None, weights=has_weights(models[0]))
     _check_headline(chosen, carried, settings)
     _check_references(models)
     kept, duplicates = remove_duplicates(labelled, threshold=settings.near_duplicates)
@@ -210,9 +210,9 @@ def _check_references(models: tuple[Target, Target | None, Target | None]) -> No
         )
 
 
-def _chosen(settings: Settings, carried: Sequence[SavedHead], *, reference: bool) -> list[Chosen]:
+def _chosen(settings: Settings, carried: Sequence[SavedHead], *, reference: bool, weights: bool) -> list[Chosen]:
     """The attacks asked for, and those that heads and programs carried over need."""
-    chosen = {one.name: one for one in choose(settings.attacks, reference=reference)}
+    chosen = {one.name: one for one in choose(settings.attacks, reference=reference, weights=weights)}
     if settings.transfer_from:
         for one in (*needed(carried), *saved_programs(Path(settings.transfer_from))):
             chosen.setdefault(one.name, one)

@@ -19,7 +19,6 @@ from repromia.store import Store, write_atomic
 if TYPE_CHECKING:
     from repromia.pipeline import Audit
     from repromia.programs import Target
-    from repromia.targets.language import LanguageModel
 
 EXCERPT = 300
 
@@ -241,19 +240,20 @@ def attacks_command(*, as_json: bool, console: Console | None = None) -> int:
 
 
 def audit_objects(
-    target: LanguageModel,
+    target: Target,
     labelled: LabelledRecords,
     *,
-    reference: LanguageModel | None,
-    null_reference: LanguageModel | None,
+    reference: Target | None,
+    null_reference: Target | None,
     settings: Settings,
     out: str | Path | None,
 ) -> AuditResult:
     """`repromia.audit`: the audit on objects already in memory."""
     from repromia.pipeline import run_audit
     from repromia.provenance import audit_key
+    from repromia.targets.language import LanguageModel
 
-    if reference is None and target.has_adapter:
+    if reference is None and isinstance(target, LanguageModel) and target.has_adapter:
         reference = target.base()
     models = (target, reference, null_reference)
     key = audit_key(target, (reference, null_reference), labelled, settings)

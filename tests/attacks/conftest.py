@@ -60,7 +60,7 @@ def specs(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> dict
         "pac": "pac:copies=3",
         "neighbour": f"neighbour:masked_model={folder / 'masked'}:copies=3",
         "probe_bank": "probe_bank:programs=band/width=1+skipped_layers+generated_prefix/length=8"
-        "+noise_and_repair/steps=2/samples=20",
+        "+noise_and_repair/steps=2",
         "reprogram": f"reprogram:program={folder / 'prompt.safetensors'}",
     }
 

@@ -206,14 +206,32 @@ def test_what_is_not_a_number_a_record_is_a_reason_and_never_a_score(
 
 def test_a_program_stands_for_the_reference(views: Views) -> None:
     """The pseudo-reference replaces the reference's view, and nothing else: same function, by hand."""
-    chosen = parse("wbc:reference=noise_and_repair/noise=0.4/steps=2/samples=20")
+    chosen = parse("wbc:reference=noise_and_repair/noise=0.4/steps=2")
     assert (chosen.attack.kind, chosen.attack.needs) == ("reprogrammed", ())
     scored = run_attack(chosen, views)
     assert scored.scores is not None, scored.reason
     plain = views.ask("target", views.program("identity", {}))[0]
-    other = views.ask("target", views.program("noise_and_repair/noise=0.4/steps=2/samples=20", {}))[0]
+    other = views.ask("target", views.program("noise_and_repair/noise=0.4/steps=2", {}))[0]
     assert scored.scores.tolist() == registry()["wbc"].function(plain, other).tolist()
     with pytest.raises(AttackError, match="no option 'reference'"):
         parse("loss:reference=noise_and_repair")
     unknown = run_attack(parse("wbc:reference=nothing"), views)
     assert "There is no program 'nothing'" in unknown.reason
+
+
+def test_lists_for_an_endpoint_hold_only_what_it_can_answer() -> None:
+    found = [one.name for one in choose(("default",), reference=False, weights=False)]
+    assert set(found) == {
+        "con_recall",
+        "loss",
+        "lowercase",
+        "min_k",
+        "pac",
+        "probe_bank:preset=text_only",
+        "recall",
+        "zlib",
+    }
+    for name in found[:-1]:
+        assert parse(name).attack.logprobs_suffice
+    named = [one.name for one in choose(("gap_k",), reference=False, weights=False)]
+    assert named == ["gap_k"]

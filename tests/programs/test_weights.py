@@ -238,10 +238,9 @@ def test_closing_frees_the_copy_and_asking_again_makes_the_same(models: SmallMod
     program = QUICK.bind(binding)
     program.close()
     (first,) = program.ask(binding.target, records)
-    assert program._copy is not None
-    held = weakref.ref(program._copy.model)
+    held = weakref.ref(QUICK.copy_of(binding)[0].model)
     (second,) = program.ask(binding.target, records)
-    assert held() is program._copy.model
+    assert held() is QUICK.copy_of(binding)[0].model
     program.close()
     gc.collect()
     assert held() is None

@@ -87,6 +87,11 @@ class Attack:
         return found
 
     @property
+    def logprobs_suffice(self) -> bool:
+        """Whether log-probabilities of the records' own tokens are all that must be seen of the target."""
+        return not any(word in self.access for word in ("weights", "distribution"))
+
+    @property
     def free(self) -> bool:
         """Whether it needs nothing but the plain view, which every audit asks for."""
         marks = {mark for mark, _ in self.inputs.values()}
@@ -135,6 +140,7 @@ class Chosen:
 
 
 SELF_REFERENCE = "wbc:reference=noise_and_repair"  # needs no second model: part of the attack list `default`
+TEXT_BANK = "probe_bank:preset=text_only"  # what an endpoint allows
 _REGISTRY: dict[str, Attack] = {}
 
 
@@ -171,12 +177,13 @@ def _import_all() -> None:
         entry.load()
 
 
-def choose(specs: tuple[str, ...], *, reference: bool) -> list[Chosen]:
+def choose(specs: tuple[str, ...], *, reference: bool, weights: bool = True) -> list[Chosen]:
     """Attacks from specs such as `loss`, `min_k:k=0.1`, `default`, `passive` or `all`.
 
-    `default` and `passive` leave out what needs a reference when there is none; an attack that is named is
-    kept, and fails visibly. With a learned attack come those that cost no forward pass of their own: its
-    rivals. Raises AttackError with the nearest name, or with the options there are.
+    `default` and `passive` leave out what needs a reference when there is none, and what needs weights or whole
+    distributions of a target that has none to show (an endpoint); an attack that is named is kept, and fails
+    visibly. With a learned attack come those that cost no forward pass of their own: its rivals. Raises AttackError
+    with the nearest name, or with the options there are.
     """
     known = registry()
     rows: dict[str, Chosen] = {}
@@ -190,10 +197,13 @@ def choose(specs: tuple[str, ...], *, reference: bool) -> list[Chosen]:
         ]
         usable = [name for name in names if reference or "reference" not in known[name].needs]
         usable += [SELF_REFERENCE] if spec in ("default", "all") else []
+        if not weights:
+            usable = [name for name in usable if parse(name).attack.logprobs_suffice]
+            usable += [TEXT_BANK] if spec in ("default", "all") else []
         for one in usable if names else [spec]:
             rows.setdefault(one, parse(one))
     if any(row.attack.kind == "reprogrammed" for row in rows.values()):
-        for name in (name for name, one in known.items() if one.free):
+        for name in (name for name, one in known.items() if one.free and (weights or one.logprobs_suffice)):
             rows.setdefault(name, parse(name))
     return list(rows.values())
 

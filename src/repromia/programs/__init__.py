@@ -56,6 +56,13 @@ class Target(Protocol):
         ...
 
 
+def has_weights(target: Target) -> bool:
+    """Whether the target is a model in memory, and not an endpoint."""
+    from repromia.targets.language import LanguageModel
+
+    return isinstance(target, LanguageModel)
+
+
 def weights_of(target: Target, program: str) -> LanguageModel:
     """The target as a model with weights. Raises AttackError where there are none, as behind an endpoint."""
     from repromia.targets.language import LanguageModel
