@@ -140,13 +140,6 @@ def test_eval_labels_change_figures_and_nothing_that_was_learned(
         assert same.auc.estimate == pytest.approx(1 - row.auc.estimate)
 
 
-def test_weights_are_bit_identical_afterwards(models: SmallModels, quick: Audit, controlled: Audit) -> None:
-    for audit in (quick, controlled):
-        target = models.leaky
-        assert audit.result.target["fingerprint"] == model_fingerprint(target.model, target.encoder, adapter=True)
-    assert all(weight.grad is None for weight in models.leaky.model.parameters())
-
-
 @pytest.fixture
 def failing_attack() -> Iterator[str]:
     @attacks.attack(citation="this test, written by hand", default=False)
@@ -312,3 +305,12 @@ def test_reference_attacks_have_a_null_without_a_second_reference(banked: Audit)
     assert null.reference.endswith("noised and repaired")
     assert next(one for one in null.rows if one.name == "reference").auc is not None
     assert "no_null_for_headline" not in [one.code for one in banked.result.findings]
+
+
+def test_weights_are_bit_identical_afterwards(
+    models: SmallModels, quick: Audit, controlled: Audit, banked: Audit
+) -> None:
+    for audit in (quick, controlled, banked):
+        target = models.leaky
+        assert audit.result.target["fingerprint"] == model_fingerprint(target.model, target.encoder, adapter=True)
+    assert all(weight.grad is None for weight in models.leaky.model.parameters())

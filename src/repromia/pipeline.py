@@ -264,17 +264,19 @@ def _repaired(
 ) -> tuple[Target | None, str]:
     """A noised and repaired copy: the null target's reference where no second one was given, or why there is none.
 
-    Made as the attacks themselves make one, where one of them does: it is then made once.
+    Made as the attacks themselves make one, and once for both; where none does, it would be dear and unasked.
     """
     from repromia.programs.weights import NoiseAndRepair
 
     named = [spec for one in chosen for spec in one.programs() if spec.split("/")[0] == "noise_and_repair"]
+    if not named:
+        return None, "or noise_and_repair among the attacks"
     try:
-        plan = plan_for(named[0] if named else "noise_and_repair", {})
+        plan = plan_for(named[0], {})
         assert isinstance(plan, NoiseAndRepair)  # noqa: S101 — by its name
         return plan.copy_of(_views(reference, None, judge, settings, where).binding)[0], ""
     except (AttackError, RuntimeError, MemoryError) as error:
-        return None, f"none: {str(error).splitlines()[0]}"
+        return None, f"(none could be made: {str(error).splitlines()[0]})"
 
 
 def _permuted(

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 ATTACKS = (
     "loss,zlib,lowercase,min_k,min_k_plus_plus,surp,gap_k,reference,ez_mia,wbc,recall,"
-    "reprogram:length=40:steps=4:per_class=100"
+    "wbc:reference=noise_and_repair/steps=48,"
+    "probe_bank:programs=band/width=2+skipped_layers+noise_and_repair/steps=48"
 )
 
 
