@@ -115,3 +115,36 @@ def test_fit_labels_alone_decide_the_head() -> None:
     again = fit_head(features[:FIT], fit.member, groups=fit.records.groups, seed=0)
     assert again(features).tolist() == upright.scored.scores.tolist()
     assert upright.learn(fit.member).tolist() == upright.scored.scores.tolist()
+
+
+def grouped_fit(groups: int) -> LabelledRecords:
+    """60 fit records in books, each book all members or all non-members."""
+    ids = tuple(f"fit{row}" for row in range(FIT))
+    books = tuple(f"b{row % groups}" for row in range(FIT))
+    return LabelledRecords(Records(ids, ids, books), np.arange(FIT) % 2 == 0)
+
+
+def test_shots_that_tie_up_most_books_are_left_out_and_not_a_crash() -> None:
+    """Five shots from five of six non-member books: by records few, by groups nearly all."""
+    shots = frozenset(f"fit{row}" for row in (1, 3, 5, 7, 9))
+    (head,) = supervised_rows([scored("recall", 0, 1.0, shots), scored("loss", 1, 1.0)], grouped_fit(12), seed=0)
+    assert head.scored.details["head"]["features"] == ["loss"]
+    assert head.scored.details["head"]["left_out"] == ["recall"]
+    assert head.usable.all()
+
+
+def test_two_books_a_class_still_make_a_head() -> None:
+    (head,) = supervised_rows([scored("loss", 1, 1.0)], grouped_fit(4), seed=0)
+    assert head.scored.scores is not None
+    (head,) = supervised_rows(
+        [scored("loss", 1, 1.0)], grouped_fit(2), seed=0
+    )  # one book a class: no folds, strongest C
+    assert head.scored.scores is not None
+    assert head.scored.details["head"]["C"] == 1e-3
+
+
+def test_a_head_on_too_few_records_is_a_failed_row() -> None:
+    fit = roles().fit.take(range(8))
+    (head,) = supervised_rows([Scored(parse("loss"), np.arange(20.0))], fit, seed=0)
+    assert head.scored.scores is None
+    assert "only 4 fit records" in head.scored.reason

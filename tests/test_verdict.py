@@ -39,8 +39,10 @@ def concluded(
     blind: dict[str, Float[np.ndarray, " record"]],
     null: Float[np.ndarray, " record"] | None = None,
     headline: str = "",
+    repaired: bool = False,
+    nulls: dict[str, Float[np.ndarray, " record"]] | None = None,
 ) -> str:
-    """The verdict's code for these attack scores, blind scores and (for the headline) null scores."""
+    """The verdict's code for these attack scores, blind scores and (for the headline, and others) null scores."""
     rows = [judge.row(name, Scored(parse(name), one)) for name, one in scores.items()]
     row = next((one for one in rows if one.name == headline), None) or best_on_select(rows)
     assert row is not None
@@ -53,7 +55,12 @@ def concluded(
     table = NO_NULL
     if null is not None:
         area: Estimate = judge.auc(null_name(row.name), null[judge.eval_rows])[0]
-        table = NullTarget(status="measured", rows=(NullRow(name=row.name, status="measured", auc=area),))
+        found = [NullRow(name=row.name, status="measured", auc=area)]
+        found += [
+            NullRow(name=name, status="measured", auc=judge.auc(null_name(name), one[judge.eval_rows])[0])
+            for name, one in (nulls or {}).items()
+        ]
+        table = NullTarget(status="measured", rows=tuple(found), repaired=repaired)
         gains.append(judge.gain("null_target", (row.name, scores[row.name]), (null_name(row.name), null)))
     return verdict(Evidence(row, rows, results, gains, table)).code
 
@@ -121,3 +128,33 @@ def test_swapped_files_are_reversed() -> None:
     generator = np.random.default_rng(4)
     scores = {"loss": generator.normal(size=len(member)) - member}
     assert concluded(judge, scores, blind=noise(len(member), generator, 4)) == "reversed"
+
+
+@pytest.mark.parametrize(("loss_on_null", "expected"), [(-1.5, "found"), (0.0, "reversed")])
+def test_harder_members_are_not_taken_for_swapped_files_where_the_null_shows_it(
+    loss_on_null: float, expected: str
+) -> None:
+    """Members are harder text (loss below .5 on a model that never saw them, too), and the target did memorise."""
+    judge, member = judge_of(400, 5)
+    generator = np.random.default_rng(5)
+    size = len(member)
+    scores = {
+        "loss": generator.normal(size=size) - 0.8 * member,
+        "probe_bank": generator.normal(size=size) + 2 * member,
+    }
+    nulls = {"loss": generator.normal(size=size) + loss_on_null * member}
+    null = generator.normal(size=size) + 0.2 * member
+    blind = noise(size, generator, 4)
+    code = concluded(judge, scores, blind=blind, null=null, headline="probe_bank", nulls=nulls)
+    assert code == expected
+
+
+@pytest.mark.parametrize(("repaired", "expected"), [(True, "shifted_data_no_null"), (False, "found")])
+def test_a_repaired_copy_as_the_nulls_reference_does_not_acquit_shifted_data(repaired: bool, expected: str) -> None:
+    judge, member = judge_of(400, 6)
+    generator = np.random.default_rng(6)
+    size = len(member)
+    blind = {"shift": generator.normal(size=size) + 0.5 * member, **noise(size, generator, 1)}
+    scores = {"wbc": generator.normal(size=size) + 1.5 * member}
+    null = generator.normal(size=size)
+    assert concluded(judge, scores, blind=blind, null=null, repaired=repaired) == expected

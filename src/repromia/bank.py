@@ -41,15 +41,20 @@ class Probe:
     tokens: int = 0
     seconds: float = 0.0
     reason: str = ""
+    used: frozenset[str] = frozenset()  # ids of the records that the program was made from
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Features of all records, the probes they come from, and the records that probes were made from."""
+    """Features of all records, and the probes they come from."""
 
     features: Float[np.ndarray, "record feature"]
     probes: tuple[Probe, ...]
-    used: frozenset[str] = frozenset()
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Ids of the records that probes were made from."""
+        return frozenset(name for probe in self.probes for name in probe.used)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,7 +76,6 @@ def ask_bank(views: Views, specs: Sequence[str], statistics: Statistics, familie
     plain = views.ask("target", Identity())[0]
     columns: list[Float[np.ndarray, "record feature"]] = []
     probes: list[Probe] = []
-    used: frozenset[str] = frozenset()
     for spec in specs:
         family = families.get(spec.split("/")[0], spec.split("/")[0])
         plan = plan_for(spec, {})
@@ -86,14 +90,14 @@ def ask_bank(views: Views, specs: Sequence[str], statistics: Statistics, familie
             probes.append(Probe(spec, family, reason=reason or type(error).__name__))
             continue
         columns.append(features)
-        used |= made_from
         own = tuple(range(at, at + features.shape[1]))
         tokens = sum(cost.tokens for cost in views.costs[before:])
-        probes.append(Probe(spec, family, own, variants, tokens, round(time.perf_counter() - began, 3)))
+        seconds = round(time.perf_counter() - began, 3)
+        probes.append(Probe(spec, family, own, variants, tokens, seconds, used=made_from))
     if not columns:
         reasons = "; ".join(f"{probe.spec}: {probe.reason.splitlines()[0]}" for probe in probes)
         raise AttackError("No program of the bank could be asked.", found=reasons or "an empty bank")
-    return Bank(np.concatenate(columns, axis=1), tuple(probes), used)
+    return Bank(np.concatenate(columns, axis=1), tuple(probes))
 
 
 def _probe(
@@ -137,7 +141,14 @@ def _folds(fit: LabelledRecords, seed: int) -> list[Int[np.ndarray, " row"]]:
     from sklearn.model_selection import StratifiedGroupKFold
 
     groups = np.unique(fit.records.groups, return_inverse=True)[1]
-    splits = StratifiedGroupKFold(CROSS_FITS, shuffle=True, random_state=seed)
+    count = min(CROSS_FITS, *(len(np.unique(groups[side])) for side in (fit.member, ~fit.member)))
+    if count < 2:
+        raise AttackError(
+            "A learned program cannot be cross-fitted.",
+            expected="members and non-members from at least two groups each in the fit role",
+            found=f"{count} group",
+        )
+    splits = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     return [out for _, out in splits.split(np.zeros((len(fit), 1)), fit.member, groups)]
 
 

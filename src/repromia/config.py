@@ -24,7 +24,7 @@ class Settings(BaseModel):
     transfer_from: str = Field(
         "",
         description="Folder of an audit of a shadow model, whose heads and learned programs are carried over: they "
-        "need no label of this target.",
+        "need no label of this target, unless one of their features is a prefix of labelled shots.",
     )
     seed: int = Field(0, ge=0, description="Decides roles, shots, initialisations and resampling.")
     fprs: tuple[float, ...] = Field(

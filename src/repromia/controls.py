@@ -41,7 +41,7 @@ def blind_results(
 
 
 def null_target(
-    chosen: Sequence[Chosen], views: Views, judge: Judge, *, name: str, reference: str
+    chosen: Sequence[Chosen], views: Views, judge: Judge, *, name: str, reference: str, repaired: bool = False
 ) -> tuple[NullTarget, dict[str, Scores]]:
     """The attacks asked of a model that cannot have seen the records (learned ones learn again, on it)."""
     asked = [one for one in chosen if "reference" not in one.attack.needs or "reference" in views.targets]
@@ -60,6 +60,7 @@ def null_target(
         target=name,
         reference=reference if "reference" in views.targets else "",
         rows=tuple(rows),
+        repaired=repaired and "reference" in views.targets,
         joint_p=_joint(judge, scores),
     )
     return table, scores

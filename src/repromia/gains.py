@@ -30,6 +30,7 @@ def paired_gains(
     """
     gains: list[Gain] = []
     passive = best_on_select([row for row in rows if row.kind == "passive"])
+    with_reference = best_on_select([row for row in rows if row.kind in ("passive", "reference")])
     specs = {one.name: one for one in chosen}
     for row in rows:
         if row.name not in scores:
@@ -37,8 +38,9 @@ def paired_gains(
         own = (row.name, scores[row.name])
         if row.kind == "reprogrammed":
             rival = rivals.get(row.name) or SAME_SUPERVISION
-            if passive is not None:
-                gains.append(judge.gain("best_passive", own, (passive.name, scores[passive.name])))
+            plain = with_reference if "reference" in row.needs else passive
+            if plain is not None:
+                gains.append(judge.gain("best_passive", own, (plain.name, scores[plain.name])))
             if rival in scores:
                 gains.append(judge.gain("same_supervision", own, (rival, scores[rival])))
             one = specs.get(row.name)

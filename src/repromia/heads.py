@@ -63,11 +63,14 @@ def fit_with(features: Features, member: Bool[np.ndarray, " record"], strength: 
 def _splits(
     features: Features, member: Bool[np.ndarray, " record"], groups: tuple[str, ...], seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Grouped, stratified folds of which both parts can be used."""
+    """Grouped, stratified folds of which both parts can be used; none where a class lies in a single group."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    splits = folds.split(features, member, np.unique(groups, return_inverse=True)[1])
+    group = np.unique(groups, return_inverse=True)[1]
+    count = min(FOLDS, *(len(np.unique(group[side])) for side in (member, ~member)))
+    if count < 2:
+        return []
+    splits = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(features, member, group)
     return [(fit, out) for fit, out in splits if 0 < member[fit].sum() < len(fit) and len(out)]
 
 

@@ -252,11 +252,13 @@ def _null(
     if first is None:
         reason = "no reference model was given, so no model is known that cannot have seen the records"
         return NullTarget(status="not_available", reason=reason), {}
-    missing = ""
+    missing, given = "", second is not None
     if second is None and any("reference" in one.attack.needs for one in chosen):
         second, missing = _repaired(first, chosen, judge, settings, where)
     asked = _views(first, second, judge, settings, where)
-    return null_target(chosen, asked, judge, name=first.name, reference=second.name if second else missing)
+    return null_target(
+        chosen, asked, judge, name=first.name, reference=second.name if second else missing, repaired=not given
+    )
 
 
 def _repaired(

@@ -105,6 +105,7 @@ class NullTarget(Figures):
     target: str = ""
     reference: str = ""
     rows: tuple[NullRow, ...] = ()
+    repaired: bool = False  # the reference is a noised and repaired copy of the null target itself
     joint_p: float | None = None  # all null AUCs are .5 (max-|t| bootstrap test)
 
 

@@ -19,6 +19,7 @@ from repromia.signals import Scores
 
 SAME_SUPERVISION = "same_supervision"
 WITH_REFERENCE = "same_supervision:references=true"
+LEAST = 5  # fit records a class, below which a head is no head
 Features = Float[np.ndarray, "record feature"]
 # Labels of the usable fit records -> scores of all records, with the C chosen on the true ones.
 Learn = Callable[[Bool[np.ndarray, " usable"]], Scores]
@@ -61,8 +62,8 @@ def supervised_rows(scored: Sequence[Scored], fit: LabelledRecords, *, seed: int
     """Every head of an audit: `same_supervision` and each bank, without and with references.
 
     The first len(fit) scores of each attack belong to the fit role. Fit records that a feature was made from
-    (prefix shots) are left out of the fit; a feature made from most of a class is left out itself, and a head
-    without any feature is no row.
+    (prefix shots), and all records of their groups, are left out of the fit; a feature that would take most of a
+    class with it is left out itself, a head without any feature is no row, and one that cannot be fitted a failed row.
     """
     passive = [one for one in scored if one.scores is not None and one.chosen.attack.kind == "passive"]
     referred = [one for one in scored if one.scores is not None and one.chosen.attack.kind == "reference"]
@@ -73,7 +74,8 @@ def supervised_rows(scored: Sequence[Scored], fit: LabelledRecords, *, seed: int
     if plain is not None:
         rows.append(_head(SAME_SUPERVISION, _ROW, plain, fit, seed))
     if with_reference is not None:  # not carried over: another target has another reference
-        rows.append(replace(_head(WITH_REFERENCE, _ROW, with_reference, fit, seed), head=None))
+        row = replace(_ROW, needs=(*_ROW.needs, "reference"))
+        rows.append(replace(_head(WITH_REFERENCE, row, with_reference, fit, seed), head=None))
     for one in banks:
         rows += _bank_rows(one, plain, with_reference, fit, seed)
     return rows
@@ -86,8 +88,9 @@ def family_scores(head: Supervised, scored: Sequence[Scored], fit: LabelledRecor
     plain = _table([one for one in scored if one.scores is not None and one.chosen.attack.kind == "passive"], fit)
     found: dict[str, Scores] = {}
     for family in dict.fromkeys(probe.family for probe in head.bank.probes if not probe.reason):
-        columns = [at for probe in head.bank.probes if probe.family == family for at in probe.columns]
-        own = replace(head.bank, features=head.bank.features[:, columns])
+        probes = [probe for probe in head.bank.probes if probe.family == family and not probe.reason]
+        columns = [at for probe in probes for at in probe.columns]
+        own = Bank(head.bank.features[:, columns], tuple(replace(probe, columns=()) for probe in probes))
         one = _head(f"{head.name} with {family} alone", _ROW, _with_bank(plain, own), fit, seed)
         if one.scored.scores is not None:
             found[family] = one.scored.scores
@@ -100,23 +103,24 @@ def _bank_rows(
     """A bank's head, and the same stacked on the reference head: concatenating the features is worse."""
     assert one.bank is not None  # noqa: S101
     attack = one.chosen.attack
-    table = _with_bank(plain, one.bank)
+    bank = _fitting(one.bank, fit)
+    table = _with_bank(plain, bank)
     head = _head(one.chosen.name, attack, table, fit, seed)
     details = {**one.details, **head.scored.details}
     seconds = head.scored.seconds + one.seconds
     scored = replace(head.scored, chosen=one.chosen, details=details, seconds=seconds)
     rival = SAME_SUPERVISION if plain is not None else ""
-    rows = [replace(head, scored=scored, rival=rival, bank=one.bank)]
+    rows = [replace(head, scored=scored, rival=rival, bank=bank)]
     if with_reference is not None:
         name = f"{one.chosen.name}:references=true"
-        rows.append(_stacked(name, attack, (table, with_reference), fit, seed))
+        stacked = replace(attack, needs=(*attack.needs, "reference"))
+        rows.append(_stacked(name, stacked, (table, with_reference), fit, seed))
     return rows
 
 
 def _table(scored: Sequence[Scored], fit: LabelledRecords) -> _Table | None:
-    """Scores as features; a score made from most of a class is left out."""
-    smaller = min(int(fit.member.sum()), int((~fit.member).sum()))
-    kept = [one for one in scored if len(one.used) <= smaller // 2]
+    """Scores as features; a score that most of a class was used for is left out."""
+    kept = [one for one in scored if _leaves_enough(one.used, fit)]
     if not kept:
         return None
     names = tuple(one.chosen.name for one in kept)
@@ -152,9 +156,34 @@ def _with_bank(plain: _Table | None, bank: Bank) -> _Table:
     )
 
 
+def _fitting(bank: Bank, fit: LabelledRecords) -> Bank:
+    """The bank without the columns of probes that most of a class was used for."""
+    dropped = [probe for probe in bank.probes if not _leaves_enough(probe.used, fit)]
+    if not dropped:
+        return bank
+    columns = [at for probe in bank.probes if probe not in dropped for at in probe.columns]
+    place = {at: row for row, at in enumerate(columns)}
+    reason = "made from records whose groups hold most of a class of the fit role"
+    probes = tuple(
+        replace(probe, columns=(), used=frozenset(), reason=reason)
+        if probe in dropped
+        else replace(probe, columns=tuple(place[at] for at in probe.columns))
+        for probe in bank.probes
+    )
+    return Bank(bank.features[:, columns], probes)
+
+
+def _leaves_enough(used: frozenset[str], fit: LabelledRecords) -> bool:
+    usable = _untied(used, fit)
+    return all(usable[side].sum() * 2 >= side.sum() for side in (fit.member, ~fit.member))
+
+
 def _usable(tables: Sequence[_Table], fit: LabelledRecords) -> Bool[np.ndarray, " fit"]:
     """Fit records that no feature was made from, nor any other record of their group."""
-    used = frozenset(name for table in tables for name in table.used)
+    return _untied(frozenset(name for table in tables for name in table.used), fit)
+
+
+def _untied(used: frozenset[str], fit: LabelledRecords) -> Bool[np.ndarray, " fit"]:
     tied = {group for name, group in zip(fit.records.ids, fit.records.groups, strict=True) if name in used}
     return np.array([group not in tied for group in fit.records.groups])
 
@@ -163,6 +192,9 @@ def _head(name: str, attack: Attack, table: _Table, fit: LabelledRecords, seed: 
     began = time.perf_counter()
     usable = _usable([table], fit)
     rows = np.flatnonzero(usable)
+    refusal = _too_little(table.matrix, fit.member[rows])
+    if refusal:
+        return _refused(name, attack, usable, refusal)
     groups = fit.take(rows).records.groups
     head = fit_head(table.matrix[rows], fit.member[rows], groups=groups, seed=seed)
     scores: Scores = head(table.matrix)
@@ -187,6 +219,9 @@ def _stacked(name: str, attack: Attack, tables: tuple[_Table, _Table], fit: Labe
     began = time.perf_counter()
     usable = _usable(tables, fit)
     rows = np.flatnonzero(usable)
+    refusal = _too_little(tables[0].matrix, fit.member[rows])
+    if refusal:
+        return _refused(name, attack, usable, refusal)
     groups = fit.take(rows).records.groups
     strengths = [fit_head(one.matrix[rows], fit.member[rows], groups=groups, seed=seed).strength for one in tables]
 
@@ -204,6 +239,22 @@ def _stacked(name: str, attack: Attack, tables: tuple[_Table, _Table], fit: Labe
     seconds = time.perf_counter() - began
     scored = Scored(Chosen(name, attack, {}), scores, details={"head": details}, passes=passes, seconds=seconds)
     return Supervised(name, scored, learn, usable, rival=WITH_REFERENCE)
+
+
+def _too_little(matrix: Features, member: Bool[np.ndarray, " usable"]) -> str:
+    """Why no head can be fitted; empty where one can."""
+    fewest = min(int(member.sum()), int((~member).sum()))
+    if not matrix.shape[1]:
+        return "no feature is left that leaves enough records to fit a head on"
+    if fewest < LEAST:
+        return (
+            f"only {fewest} fit records of a class are left beside those that features were made from ({LEAST} needed)"
+        )
+    return ""
+
+
+def _refused(name: str, attack: Attack, usable: Bool[np.ndarray, " fit"], reason: str) -> Supervised:
+    return Supervised(name, Scored(Chosen(name, attack, {}), None, reason=reason), _never, usable)
 
 
 def _never(*_: object) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from repromia.attacks import Chosen, parse
 from repromia.errors import ConfigError
 from repromia.heads import Head
-from repromia.records import Records, content_digest
+from repromia.records import Content, Records, as_text
 from repromia.scoring import Scored
 from repromia.supervision import SAME_SUPERVISION, Supervised, passive_scores
 
@@ -41,7 +42,7 @@ class SavedHead:
 
 def save_heads(heads: Sequence[Supervised], seen: Records, folder: Path) -> None:
     """Write the heads that can be carried over (those without a reference) under `folder`/heads."""
-    digests = sorted({content_digest(content) for content in seen.contents})
+    digests = sorted({_digest(content) for content in seen.contents})
     for one in heads:
         if one.head is None:
             continue
@@ -116,8 +117,11 @@ def saved_programs(run: Path) -> list[Chosen]:
 def transferred_rows(
     heads: Sequence[SavedHead], scored: Sequence[Scored], measured: Records
 ) -> list[tuple[str, Scored, str]]:
-    """(name, scores of all records, rival) of every head carried over: no label of this audit is used."""
-    digests = {content_digest(content) for content in measured.contents}
+    """(name, scores of all records, rival) of every head carried over.
+
+    No label of this audit is used but those of prefix shots, where a feature has such (`needs` says so).
+    """
+    digests = {_digest(content) for content in measured.contents}
     rows = []
     for one in heads:
         name = f"{one.name}{SUFFIX}"
@@ -129,7 +133,8 @@ def transferred_rows(
 def _apply(name: str, one: SavedHead, scored: Sequence[Scored], measured: set[str]) -> Scored:
     found = {row.chosen.name: row for row in scored}
     own = found.get(one.bank or SAME_SUPERVISION)
-    attack = replace(parse(one.bank or "loss").attack, name=name, needs=("shadow model",), kind="reprogrammed")
+    needs = ("shadow model", *dict.fromkeys(_labels_needed([*one.attacks, *([one.bank] if one.bank else [])], found)))
+    attack = replace(parse(one.bank or "loss").attack, name=name, needs=needs, kind="reprogrammed")
     if not one.bank:
         attack = replace(attack, kind="head", citation="this project: logistic regression on the passive scores")
     chosen = Chosen(name, attack, {})
@@ -159,6 +164,19 @@ def _apply(name: str, one: SavedHead, scored: Sequence[Scored], measured: set[st
             chosen, None, reason=f"this model gives other features than the shadow model: {', '.join(differ[:5])}"
         )
     return Scored(chosen, one.head(np.concatenate(parts, axis=1)), passes=passes)
+
+
+def _labels_needed(parts: Sequence[str], found: dict[str, Scored]) -> list[str]:
+    """What the features themselves take from this audit's labels: shots for prefixes."""
+    needs = [need for part in parts for need in parse(part).attack.needs if need not in ("labels", "reference")]
+    shots = any(found[part].used for part in parts if part in found)
+    return needs + (["labelled records (shots)"] if shots and not needs else [])
+
+
+def _digest(content: Content) -> str:
+    """Hash of a text without its case and spacing, as duplicates are found."""
+    text = " ".join(as_text(content).casefold().split())
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _file_name(name: str) -> str:

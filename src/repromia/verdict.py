@@ -56,8 +56,8 @@ def verdict(evidence: Evidence) -> Finding:
     blinding = _as_good_as(evidence)
     if blinding is not None:
         return _given_away(row, blinding)
-    if row.auc.high < 0.5 or ("labels" in row.needs and _reversed(evidence.rows)):
-        return _turned(row, evidence.rows)
+    if row.auc.high < 0.5 or ("labels" in row.needs and _reversed(evidence)):
+        return _turned(row, evidence)
     if not (row.auc.low > 0.5 or any(above_chance(row, one) for one in row.tpr_at_fpr)):
         return _nothing(row, evidence)
     null = next(iter(evidence.own("null_target")), None)
@@ -68,14 +68,19 @@ def verdict(evidence: Evidence) -> Finding:
             f"the records (difference {signed(null.auc)}): the figure is not attributable to the model.",
         )
     shift = evidence.separable()
-    if shift and null is None:
+    if shift and (null is None or (evidence.null.repaired and "reference" in row.needs)):
         return _say(
             "shifted_data_no_null",
             f"{row.name!r} has AUC {interval(row.auc)}, more than any blind baseline; but the records differ without any "
             f"model (blind baseline {shift[0].name!r}: AUC {interval(shift[0].cross_validated_auc)}), and no null target "
             "shows how much of the figure is that difference: it cannot be attributed to the model.",
         )
-    beyond = f" {signed(null.auc)} of it is beyond a model that cannot have seen the records." if shift and null else ""
+    beyond = (
+        f" {signed(null.auc)} of it is beyond a model that cannot have seen the records; but the records differ without "
+        f"any model, and that one may not know their kind of text, which then counts as memory."
+        if shift and null
+        else ""
+    )
     return _say(
         "found",
         f"The model gives away who was in its training data: {row.name!r} tells members from non-members with AUC "
@@ -133,9 +138,15 @@ def _null_finds(evidence: Evidence) -> bool:
     return (own is not None and own.low > 0.5) or (null.joint_p is not None and null.joint_p < JOINT_LEVEL)
 
 
-def _reversed(rows: Sequence[AttackResult]) -> AttackResult | None:
-    plain = [row for row in rows if row.attack in UNAMBIGUOUS and row.auc is not None]
-    return next((row for row in plain if row.auc is not None and _below(row.auc, len(plain))), None)
+def _reversed(evidence: Evidence) -> AttackResult | None:
+    """An attack whose sign cannot turn, below .5: and below itself on the null target, where that was measured."""
+    plain = [row for row in evidence.rows if row.attack in UNAMBIGUOUS and row.name == row.attack and row.auc]
+    nulls = {row.name: row.auc for row in evidence.null.rows if row.auc is not None}
+    for row in plain:
+        null = nulls.get(row.name)
+        if row.auc and _below(row.auc, len(plain)) and (null is None or row.auc.high < null.low):
+            return row
+    return None
 
 
 def _given_away(row: AttackResult, blind: BlindResult) -> Finding:
@@ -149,8 +160,8 @@ def _given_away(row: AttackResult, blind: BlindResult) -> Finding:
     )
 
 
-def _turned(row: AttackResult, rows: Sequence[AttackResult]) -> Finding:
-    turned = row if row.auc and row.auc.high < 0.5 else _reversed(rows)
+def _turned(row: AttackResult, evidence: Evidence) -> Finding:
+    turned = row if row.auc and row.auc.high < 0.5 else _reversed(evidence)
     assert turned is not None  # noqa: S101
     assert turned.auc is not None  # noqa: S101
     return _say(

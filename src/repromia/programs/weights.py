@@ -45,8 +45,9 @@ class WeightNoise(Fixed):
 @dataclass(frozen=True)
 class NoiseAndRepair:
     """A copy with noise of `noise` times each matrix's standard deviation, brought back to the target's next-token
-    distributions in `steps` steps, on text that the target wrote itself: no record and no label is used.
+    distributions in `steps` steps, on text that the target wrote itself.
 
+    No label is used, and of records only their first tokens, where the tokenizer has no BOS.
     What is common to all text comes back, what was learned of single records much less. batch: texts a step, each
     used once; rate: see `repair`. where: for LoRA targets, "weights" merges the adapter and noises all of them,
     "adapter" noises and repairs the adapter alone.
