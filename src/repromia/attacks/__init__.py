@@ -88,8 +88,8 @@ class Attack:
 
     @property
     def logprobs_suffice(self) -> bool:
-        """Whether log-probabilities of the records' own tokens are all that must be seen of the target."""
-        return not any(word in self.access for word in ("weights", "distribution"))
+        """Whether log-probabilities of the records' own tokens are all that must be known of the target."""
+        return not any(word in self.access for word in ("weights", "distribution", "tokenizer"))
 
     @property
     def free(self) -> bool:
