@@ -17,8 +17,7 @@ from repromia.targets.load import quiet
 from small import SmallModels
 
 REPROMIA = [sys.executable, "-c", "from repromia.cli import main; main()"]
-# steps=2: the null target's reference is made in the same way
-FEW = "loss,min_k,reference,wbc:reference=noise_and_repair/steps=2"
+FEW = "loss,min_k,reference"
 QUICK = ["--attacks", FEW, "--fprs", "0.05", "--bootstrap", "200"]
 
 
