@@ -198,7 +198,9 @@ def binding_of(models: SmallModels, target: LanguageModel | None = None, *, long
 
 
 def test_there_is_no_place_for_eval_labels() -> None:
-    assert [one.name for one in fields(Binding)] == ["target", "fit", "select", "seed", "progress", "longest"]
+    """memory holds what targets wrote and their copies, by the target's fingerprint."""
+    names = [one.name for one in fields(Binding)]
+    assert names == ["target", "fit", "select", "seed", "progress", "longest", "memory"]
 
 
 def test_what_was_used_is_recorded(models: SmallModels) -> None:
