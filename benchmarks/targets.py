@@ -27,34 +27,19 @@ DOMAINS = ("pile_cc", "wikipedia_en", "stackexchange", "hackernews", "pubmed_abs
 def stories_ag_news(folder: Path, seed: int) -> Files:
     """stories260k (a Llama trained on TinyStories), all weights fine-tuned on news for four epochs."""
     files, members = _drawn(folder, SHARED / "stories260k", _news(), seed)
-    if not (files.finetuned / "model.safetensors").is_file():
-        target = load_language_model(str(files.base), LoadOptions())
-        target.model.requires_grad_(True)
-        train(target.model, target.encoder, members, epochs=4, learning_rate=1e-3, batch=16, seed=seed)
-        _save(target.model, target.tokenizer, files.finetuned)
-    return files
+    return _fine_tuned(files, members, epochs=4, seed=seed)
 
 
 def stories_ag_news_shadow(folder: Path, seed: int) -> Files:
     """A shadow of `stories_ag_news` at the same seed: the same recipe on news that neither side of it holds."""
     files, members = _drawn(folder, SHARED / "stories260k", _news(), seed, skip=2 * PER_CLASS, per_class=1070)
-    if not (files.finetuned / "model.safetensors").is_file():
-        target = load_language_model(str(files.base), LoadOptions())
-        target.model.requires_grad_(True)
-        train(target.model, target.encoder, members, epochs=4, learning_rate=1e-3, batch=16, seed=seed)
-        _save(target.model, target.tokenizer, files.finetuned)
-    return files
+    return _fine_tuned(files, members, epochs=4, seed=seed)
 
 
 def stories_ag_news_one_epoch(folder: Path, seed: int) -> Files:
     """The same, for a single epoch."""
     files, members = _drawn(folder, SHARED / "stories260k", _news(), seed)
-    if not (files.finetuned / "model.safetensors").is_file():
-        target = load_language_model(str(files.base), LoadOptions())
-        target.model.requires_grad_(True)
-        train(target.model, target.encoder, members, epochs=1, learning_rate=1e-3, batch=16, seed=seed)
-        _save(target.model, target.tokenizer, files.finetuned)
-    return files
+    return _fine_tuned(files, members, epochs=1, seed=seed)
 
 
 def stories_ag_news_lora(folder: Path, seed: int) -> Files:
@@ -72,16 +57,11 @@ def stories_ag_news_lora(folder: Path, seed: int) -> Files:
 
 
 def neox_addresses(folder: Path, seed: int) -> Files:
-    """A GPT-NeoX of 1.1M parameters trained here on five Pile domains, fine-tuned on presidential addresses."""
+    """A GPT-NeoX of 1.3M parameters trained here on five Pile domains, fine-tuned on presidential addresses."""
     files, members = _drawn(folder, folder.parent / "neox_base", paragraphs(25, 100), seed)
     if not (files.base / "model.safetensors").is_file():
         _train_neox(files.base)
-    if not (files.finetuned / "model.safetensors").is_file():
-        target = load_language_model(str(files.base), LoadOptions())
-        target.model.requires_grad_(True)
-        train(target.model, target.encoder, members, epochs=3, learning_rate=1e-3, batch=16, seed=seed)
-        _save(target.model, target.tokenizer, files.finetuned)
-    return files
+    return _fine_tuned(files, members, epochs=3, seed=seed)
 
 
 TARGETS: dict[str, Callable[[Path, int], Files]] = {
@@ -91,6 +71,16 @@ TARGETS: dict[str, Callable[[Path, int], Files]] = {
     "stories_ag_news_lora": stories_ag_news_lora,
     "neox_addresses": neox_addresses,
 }
+
+
+def _fine_tuned(files: Files, members: list[str], *, epochs: float, seed: int) -> Files:
+    """All weights of the base trained on the members, once."""
+    if not (files.finetuned / "model.safetensors").is_file():
+        target = load_language_model(str(files.base), LoadOptions())
+        target.model.requires_grad_(True)
+        train(target.model, target.encoder, members, epochs=epochs, learning_rate=1e-3, batch=16, seed=seed)
+        _save(target.model, target.tokenizer, files.finetuned)
+    return files
 
 
 def _train_neox(folder: Path) -> None:

@@ -278,7 +278,7 @@ def _repaired(
         assert isinstance(plan, NoiseAndRepair)  # noqa: S101 — by its name
         return plan.copy_of(_views(reference, None, judge, settings, where).binding)[0], ""
     except (AttackError, RuntimeError, MemoryError) as error:
-        return None, f"(none could be made: {str(error).splitlines()[0]})"
+        return None, f"(none could be made: {(str(error) or type(error).__name__).splitlines()[0]})"
 
 
 def _permuted(
