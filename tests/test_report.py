@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from collections.abc import Mapping
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from repromia.report import RocPoints, plots, render_html, words
+from repromia.picture_values import picture_of
+from repromia.report import Excerpt, RocPoints, plots, render_html, words
+from repromia.report.thumbnails import data_uri
 from repromia.result import (
     AttackResult,
     AuditResult,
@@ -158,7 +164,8 @@ def curves_of(result: AuditResult, n: int = 500) -> dict[str, RocPoints]:
 
 def page(result: AuditResult | None = None, excerpts: Mapping[str, str] | None = None) -> str:
     result = result or a_result()
-    return render_html(result, curves=curves_of(result), excerpts=excerpts or {})
+    shown = {name: Excerpt(text) for name, text in (excerpts or {}).items()}
+    return render_html(result, curves=curves_of(result), excerpts=shown)
 
 
 class Balanced(HTMLParser):
@@ -372,3 +379,31 @@ def test_labelled_curves_of_one_kind_look_different() -> None:
     lines = plots.line_styles(["passive"] * 8, headline=None)
     assert len({line.dash for line in lines}) == 8
     assert all(line.dash for line in plots.line_styles(["blind"] * 3, headline=0))
+
+
+def test_twenty_pictures_leave_the_page_below_a_megabyte() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 300, 200, 3), dtype=np.uint8)
+    exposed = tuple(Exposed(id=f'm:"{row}"<b>.png', score=1.0, nonmember_share=0.1) for row in range(20))
+    result = a_result(exposed=exposed)
+    excerpts = {
+        one.id: Excerpt("a <script>caption</script>", data_uri(picture_of(pixels)))
+        for one, pixels in zip(exposed, noise, strict=True)
+    }
+    html = render_html(result, curves=curves_of(result, n=5000), excerpts=excerpts)
+    assert len(html.encode()) < 600_000
+    assert html.count("<img") == html.count('src="data:image/png;base64,') == 20
+    assert html.count('alt="Picture m:&#34;') == 20
+    assert "<script" not in html
+    assert "a <script>caption</script>" in text_of(html)
+    first = html.split('src="data:image/png;base64,')[1].split('"')[0]
+    assert Image.open(io.BytesIO(base64.b64decode(first))).size == (64, 96)
+
+
+def test_thumbnails_keep_small_pictures_and_miss_lost_ones(tmp_path: Path) -> None:
+    digit = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
+    shown = base64.b64decode(data_uri(picture_of(digit)).removeprefix("data:image/png;base64,"))
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(shown))), digit[:, :, 0])
+    Image.fromarray(digit[:, :, 0]).save(tmp_path / "a.png")
+    lost = picture_of(tmp_path / "a.png")
+    (tmp_path / "a.png").unlink()
+    assert data_uri(lost) == ""

@@ -42,7 +42,7 @@ def records(models: SmallModels) -> Records:
 
 def fresh(target: LanguageModel, **changes: Any) -> LanguageModel:
     """The same model as a new process would load it."""
-    return replace(target, tokens_asked=0, _fingerprint="", **changes)
+    return replace(target, asked=0, _fingerprint="", **changes)
 
 
 def make(models: SmallModels, target: LanguageModel, records: Records, folder: Path | None) -> Views:
@@ -66,8 +66,8 @@ def test_second_run_asks_nothing_and_scores_the_same(
     again = run_attack(parse(spec), make(models, second, records, tmp_path))
     assert once.scores is not None, once.reason
     assert again.scores is not None, again.reason
-    assert first.tokens_asked > 0
-    assert second.tokens_asked == 0
+    assert first.asked > 0
+    assert second.asked == 0
     assert once.scores.tolist() == again.scores.tolist()
     assert once.used == again.used
 
@@ -117,11 +117,11 @@ def test_another_model_tokenizer_or_policy_misses(
     target, same = fresh(models.leaky), fresh(models.leaky)
     make(models, target, records, tmp_path).ask("target", Identity())
     make(models, same, records, tmp_path).ask("target", Identity())
-    assert same.tokens_asked == 0
+    assert same.asked == 0
     changed = change(target)
     assert changed.fingerprint != target.fingerprint
     make(models, changed, records, tmp_path).ask("target", Identity())
-    assert changed.tokens_asked > 0
+    assert changed.asked > 0
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_another_program_misses(
     make(models, fresh(models.leaky), records, tmp_path).ask("target", before)
     target = fresh(models.leaky)
     make(models, target, records, tmp_path).ask("target", after)
-    assert target.tokens_asked > 0
+    assert target.asked > 0
 
 
 def test_another_record_misses(models: SmallModels, records: Records, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_another_record_misses(models: SmallModels, records: Records, tmp_path: 
         target = fresh(models.leaky)
         views = make(models, target, other, tmp_path)
         assert len(views.ask("target", Identity())[0]) == len(other)
-        assert target.tokens_asked > 0
+        assert target.asked > 0
 
 
 def test_other_code_misses(
@@ -162,10 +162,10 @@ def test_other_code_misses(
     target = fresh(models.leaky)
     views = make(models, target, records, tmp_path)
     views.ask("target", Identity())
-    asked = target.tokens_asked
+    asked = target.asked
     assert asked > 0
     views.program("learned_soft_prompt", chosen.options)
-    assert target.tokens_asked > 2 * asked  # learned again
+    assert target.asked > 2 * asked  # learned again
 
 
 @pytest.mark.parametrize("change", ["labels", "options", "seed"])
@@ -184,7 +184,7 @@ def test_a_program_is_learned_again_from_other_labels_options_or_seed(
     else:
         options = options | {"length": 5}
     views.program("learned_soft_prompt", options)
-    assert target.tokens_asked > 0
+    assert target.asked > 0
 
 
 def test_a_changed_program_file_is_read_again(models: SmallModels, records: Records, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_killed_run_goes_on_at_the_part_it_lost(
     parts[0].write_bytes(damaged[: len(damaged) // 2])
     again = fresh(models.leaky, batch_tokens=1)
     assert equal(make(models, again, records, tmp_path).ask("target", Identity())[0], whole)
-    assert 0 < again.tokens_asked < target.tokens_asked
+    assert 0 < again.asked < target.asked
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft asks transformers
@@ -232,7 +232,7 @@ def test_adapter_on_and_off_are_asked_and_stored_apart(models: SmallModels, reco
         views.targets["reference"] = fresh(target.base())
         for of in ("target", "reference"):
             signals[of] = views.ask(of, Identity())[0]
-    assert views.targets["target"].tokens_asked == views.targets["reference"].tokens_asked == 0
+    assert views.targets["target"].asked == views.targets["reference"].asked == 0
     assert np.abs(signals["target"].logprob - signals["reference"].logprob).max() > 0.1
     plain = models.base.signals(models.base.encode(records.contents))
     np.testing.assert_allclose(signals["reference"].logprob, plain.logprob, atol=1e-5)
@@ -243,13 +243,13 @@ def test_views_that_share_memory_ask_once_even_in_another_role(models: SmallMode
     views = make(models, fresh(models.leaky), records, None)
     views.targets["reference"] = base
     (first,) = views.ask("reference", Identity())
-    asked = base.tokens_asked
+    asked = base.asked
     assert asked > 0
     null = make(models, base, records, None)
     null.memory = views.memory
     (second,) = null.ask("target", Identity())
     (some,) = null.ask("target", Identity(), np.array([3, 1]))
-    assert base.tokens_asked == asked
+    assert base.asked == asked
     assert second is first
     assert equal(some, first.take([3, 1]))
 
@@ -258,9 +258,9 @@ def test_rows_alone_are_asked_alone(models: SmallModels, records: Records) -> No
     target = fresh(models.leaky)
     views = make(models, target, records, None)
     (some,) = views.ask("target", Identity(), np.array([3, 1]))
-    asked = target.tokens_asked
+    asked = target.asked
     (whole,) = views.ask("target", Identity())
-    assert 0 < asked < target.tokens_asked - asked
+    assert 0 < asked < target.asked - asked
     np.testing.assert_allclose(some.logprob, whole.take([3, 1]).logprob, atol=1e-5)
 
 

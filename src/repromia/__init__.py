@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from repromia.programs import Target
     from repromia.records import LabelledRecords
     from repromia.result import AuditResult
+    from repromia.targets.diffusion import DiffusionModel
     from repromia.targets.endpoint import EndpointModel
     from repromia.targets.language import LanguageModel
 
-__all__ = ["__version__", "audit", "endpoint_model", "language_model", "load_records"]
+__all__ = ["__version__", "audit", "diffusion_model", "endpoint_model", "language_model", "load_records"]
 
 
 def language_model(model: Any, tokenizer: Any = None, **options: Any) -> LanguageModel:
@@ -40,6 +41,20 @@ def language_model(model: Any, tokenizer: Any = None, **options: Any) -> Languag
     return wrap_language_model(model, tokenizer, options=LoadOptions(**options))
 
 
+def diffusion_model(pipeline: Any, **options: Any) -> DiffusionModel:
+    """A diffusion model as a target.
+
+    pipeline: a folder, a hub id, or a live diffusers pipeline. options: fields of
+    `repromia.targets.pipelines.DiffusionOptions`. For a network of your own see
+    `repromia.targets.pipelines.wrap_callable`. Raises TargetError.
+    """
+    from repromia.targets.pipelines import DiffusionOptions, load_diffusion_model, wrap_pipeline
+
+    if isinstance(pipeline, str | Path):
+        return load_diffusion_model(str(pipeline), DiffusionOptions(**options))
+    return wrap_pipeline(pipeline, options=DiffusionOptions(**options))
+
+
 def endpoint_model(url: str, model: str, **options: Any) -> EndpointModel:
     """A model behind an OpenAI-compatible completions endpoint that returns log-probabilities of given text.
 
@@ -52,16 +67,28 @@ def endpoint_model(url: str, model: str, **options: Any) -> EndpointModel:
 
 
 def load_records(
-    members: object, nonmembers: object, *, text: str | None = None, group: str | None = None
+    members: object,
+    nonmembers: object,
+    *,
+    text: str | None = None,
+    group: str | None = None,
+    image: str | None = None,
+    caption: str | None = None,
 ) -> LabelledRecords:
-    """Records of known membership, from files or from lists of texts, chats or prompt-completion pairs.
+    """Records of known membership: texts, chats, prompt-completion pairs or images, from files, folders or lists.
 
-    Raises RecordsError.
+    text, image, caption, group: names of fields, where they are not found by themselves. Raises RecordsError.
     """
+    from repromia.pictures import holds_pictures, pictures_from_objects, read_pictures
     from repromia.readers import from_objects, read_members
 
+    pictures = bool(image) or (text is None and holds_pictures(members))
     if isinstance(members, str | Path) and isinstance(nonmembers, str | Path):
+        if pictures:
+            return read_pictures(members, nonmembers, image=image, caption=caption, group=group)
         return read_members(members, nonmembers, text=text, group=group)
+    if pictures:
+        return pictures_from_objects(members, nonmembers, image=image, caption=caption, group=group)
     return from_objects(members, nonmembers, text=text, group=group)
 
 

@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from repromia.attacks import BankRecipe
 from repromia.errors import AttackError, StoreError
-from repromia.programs import Identity, Plan
+from repromia.heads import REACH, Shape
+from repromia.programs import Plan
 from repromia.programs.registry import plan_for
 from repromia.records import LabelledRecords
-from repromia.signals import TokenSignals
+from repromia.signals import Signals, TokenSignals
 from repromia.views import Views
 
 CROSS_FITS = 3
 # (plain view, view under a program, whether the program changed the tokens) -> features
-Statistics = Callable[[TokenSignals, TokenSignals, bool], Float[np.ndarray, "record feature"]]
+Statistics = Callable[[Any, Any, bool], Float[np.ndarray, "record feature"]]
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,16 @@ class Probe:
 
 @dataclass(frozen=True)
 class Bank:
-    """Features of all records, and the probes they come from."""
+    """Features of all records, and the probes they come from.
+
+    anchor: columns whose mean is a score by itself; reach: as of the recipe.
+    """
 
     features: Float[np.ndarray, "record feature"]
     probes: tuple[Probe, ...]
+    anchor: tuple[int, ...] = ()
+    beside_passive: bool = True
+    reach: float | None = None
 
     @property
     def used(self) -> frozenset[str]:
@@ -58,31 +66,54 @@ class Bank:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What every column is: the program, and which of its features."""
-        return tuple(f"{probe.spec} {at}" for probe in self.probes for at in range(len(probe.columns)))
+        """What every column of `table` is: the program, and which of its features."""
+        found = tuple(f"{probe.spec} {at}" for probe in self.probes for at in range(len(probe.columns)))
+        return (*found, "anchor") if self.anchor else found
+
+    @property
+    def table(self) -> Float[np.ndarray, "record feature"]:
+        """The features as a head reads them: the anchor, where there is one, is the last."""
+        if not self.anchor:
+            return self.features
+        return np.column_stack([self.features, self.features[:, list(self.anchor)].mean(axis=1)])
+
+    @property
+    def shape(self) -> Shape:
+        """How a head treats the table."""
+        return Shape(REACH if self.reach is None else self.reach, int(bool(self.anchor)))
 
     @property
     def passes(self) -> float:
         """Forward passes a record, the plain view apart."""
         return sum(probe.passes for probe in self.probes)
 
+    def only(self, probes: Sequence[Probe]) -> Bank:
+        """The bank of these of its probes."""
+        columns = [at for probe in probes for at in probe.columns]
+        place = {at: row for row, at in enumerate(columns)}
+        kept = tuple(replace(one, columns=tuple(place[at] for at in one.columns)) for one in probes)
+        anchor = tuple(place[at] for at in self.anchor if at in place)
+        return replace(self, features=self.features[:, columns], probes=kept, anchor=anchor)
+
     def take(self, rows: Int[np.ndarray, " row"]) -> Bank:
         """The features of these records."""
         return replace(self, features=self.features[rows])
 
 
-def ask_bank(views: Views, specs: Sequence[str], statistics: Statistics, families: dict[str, str]) -> Bank:
+def ask_bank(views: Views, specs: Sequence[str], recipe: BankRecipe, options: dict[str, Any]) -> Bank:
     """Ask every program of the bank. Raises AttackError where no program could be asked at all."""
-    plain = views.ask("target", Identity())[0]
+    statistics = recipe.statistics(options)
+    plain = views.ask("target", views.program(recipe.plain, options))[0]
     columns: list[Float[np.ndarray, "record feature"]] = []
     probes: list[Probe] = []
     for spec in specs:
-        family = families.get(spec.split("/")[0], spec.split("/")[0])
-        plan = plan_for(spec, {})
+        name = spec.split("/")[0]
+        family = recipe.families.get(name, name)
+        plan = plan_for(spec, options, views.modality)
         began, at = time.perf_counter(), sum(one.shape[1] for one in columns)
         before = len(views.costs)
         try:
-            features, variants, made_from = _probe(views, spec, plan, plain, statistics)
+            features, variants, made_from = _probe(views, (spec, options), plan, plain, statistics)
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 — a probe that a model cannot do is a row with its reason
@@ -97,23 +128,25 @@ def ask_bank(views: Views, specs: Sequence[str], statistics: Statistics, familie
     if not columns:
         reasons = "; ".join(f"{probe.spec}: {probe.reason.splitlines()[0]}" for probe in probes)
         raise AttackError("No program of the bank could be asked.", found=reasons or "an empty bank")
-    return Bank(np.concatenate(columns, axis=1), tuple(probes))
+    anchor = tuple(at for probe in probes if probe.spec.split("/")[0] == recipe.anchor for at in probe.columns)
+    return Bank(np.concatenate(columns, axis=1), tuple(probes), anchor, recipe.beside_passive, recipe.reach)
 
 
 def _probe(
-    views: Views, spec: str, plan: Plan, plain: TokenSignals, statistics: Statistics
+    views: Views, asked: tuple[str, dict[str, Any]], plan: Plan, plain: Signals, statistics: Statistics
 ) -> tuple[Float[np.ndarray, "record feature"], float, frozenset[str]]:
     """Features, forward passes a record, and the ids of the records that the program was made from."""
     if getattr(plan, "learns", False):
-        return _cross_fitted(views, spec, plain, statistics)
-    program = views.program(spec, {})
+        return _cross_fitted(views, asked, plain, statistics)
+    program = views.program(*asked)
     answers = views.ask("target", program)
     edited = bool(getattr(plan, "changes_tokens", False))
-    return _features(plain, answers, statistics, edited), float(len(answers)), program.used
+    passes = float(sum(1 if isinstance(one, TokenSignals) else len(one.t) for one in answers))
+    return _features(plain, answers, statistics, edited), passes, program.used
 
 
 def _cross_fitted(
-    views: Views, spec: str, plain: TokenSignals, statistics: Statistics
+    views: Views, asked: tuple[str, dict[str, Any]], plain: Signals, statistics: Statistics
 ) -> tuple[Float[np.ndarray, "record feature"], float, frozenset[str]]:
     """A learned program is learned once a fold of the fit role, each time without that fold."""
     fit = views.binding.fit
@@ -125,7 +158,7 @@ def _cross_fitted(
         rest = fit.take(np.setdiff1d(np.arange(len(fit)), fold))
         binding = replace(views.binding, fit=rest)
         held_out = Views(views.targets, views.records, binding, views.store, views.costs, views.memory)
-        program = held_out.program(spec, {})
+        program = held_out.program(*asked)
         features = _features(plain, views.ask("target", program), statistics, edited=False)
         total = features if total is None else total + features
         rows = [place[fit.records.ids[row]] for row in fold if fit.records.ids[row] in place]
@@ -153,7 +186,7 @@ def _folds(fit: LabelledRecords, seed: int) -> list[Int[np.ndarray, " row"]]:
 
 
 def _features(
-    plain: TokenSignals, answers: Sequence[TokenSignals], statistics: Statistics, edited: bool
+    plain: Signals, answers: Sequence[Signals], statistics: Statistics, edited: bool
 ) -> Float[np.ndarray, "record feature"]:
     """Statistics of every variant, side by side. Draws of one noise stay apart: the head may average them."""
     return np.concatenate([statistics(plain, one, edited) for one in answers], axis=1)

@@ -2,7 +2,7 @@
 
 An attack that does no better than these may be reading dates, topics or lengths instead of memory.
 C and min_df of "tfidf" were chosen on WikiMIA (32, 64 and 128 words); "char_ngrams" takes them over; the
-others keep scikit-learn's C = 1.
+others keep scikit-learn's C = 1. Pictures have baselines of their own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from repromia.blind_pictures import captions, file_properties, image_statistics, pictures_in, thumbnails
 from repromia.errors import ConfigError, RecordsError
 from repromia.records import LabelledRecords, Records
 from repromia.result import Estimate
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 BlindScorer = Callable[[Records], Float[np.ndarray, " record"]]
+Inputs = list[str] | Float[np.ndarray, "record value"]
 
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
@@ -33,6 +35,14 @@ _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 _TERM = r"\w+|[^\w\s]+"  # one-letter words and runs of signs too, so that no text is without a term
 _YEARS = range(1900, 2100)
 _DECADES = range(1900, 2100, 10)
+
+
+def baselines_for(records: Records) -> tuple[str, ...]:
+    """Names of the baselines that these records can be asked: those of texts, or those of pictures."""
+    if not pictures_in(records):
+        return tuple(BASELINES)
+    captioned = any(text.strip() for text in records.texts())
+    return tuple(name for name in PICTURE_BASELINES if name != "captions" or captioned)
 
 
 class FoldScores(NamedTuple):
@@ -54,19 +64,19 @@ def cross_validate(labelled: LabelledRecords, name: str, *, folds: int = 5, seed
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    _builder(name)
+    read, build = _baseline(labelled.records, name)
     groups = np.array(labelled.records.groups)
     fewest = min(len(set(groups[labelled.member])), len(set(groups[~labelled.member])))
     if folds < 2 or fewest < folds:
         raise _too_few(folds, f"{fewest} groups of the smaller class")
-    texts = labelled.records.texts()
+    inputs = read(labelled.records)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     results = []
-    for train, held_out in splitter.split(texts, labelled.member, groups):
+    for train, held_out in splitter.split(groups, labelled.member, groups):
         if any(len(set(labelled.member[rows].tolist())) < 2 for rows in (train, held_out)):
             raise _too_few(folds, "a fold with one class only: groups are large")
-        model = _fit(name, [texts[row] for row in train], labelled.member[train], seed)
-        results.append(FoldScores(held_out, model.decision_function([texts[row] for row in held_out])))
+        model = _fit(build, _at(inputs, train), labelled.member[train], seed)
+        results.append(FoldScores(held_out, model.decision_function(_at(inputs, held_out))))
     return tuple(results)
 
 
@@ -105,17 +115,17 @@ def fit_blind(fit: LabelledRecords, name: str, *, seed: int = 0) -> BlindScorer:
 
     Raises ConfigError for an unknown name, RecordsError when `fit` holds one class only.
     """
-    _builder(name)
+    read, build = _baseline(fit.records, name)
     if fit.member.all() or not fit.member.any():
         raise RecordsError(
             f"the blind baseline {name!r} cannot be fitted",
             expected="members and non-members",
             found=f"{int(fit.member.sum())} members of {len(fit)} records",
         )
-    model = _fit(name, fit.records.texts(), fit.member, seed)
+    model = _fit(build, read(fit.records), fit.member, seed)
 
     def scorer(records: Records) -> Float[np.ndarray, " record"]:
-        scores: Float[np.ndarray, " record"] = model.decision_function(records.texts())
+        scores: Float[np.ndarray, " record"] = model.decision_function(read(records))
         return scores
 
     return scorer
@@ -146,26 +156,35 @@ def _auc_influence(
     return auc, influence
 
 
-def _builder(name: str) -> Callable[[int, int], Pipeline]:
-    if name not in BASELINES:
+def _baseline(records: Records, name: str) -> tuple[Callable[[Records], Inputs], Callable[[int, int], Pipeline]]:
+    """What the baseline reads of the records, and how its pipeline is built."""
+    known = (
+        PICTURE_BASELINES if pictures_in(records) else {name: (Records.texts, one) for name, one in BASELINES.items()}
+    )
+    if name not in known:
         raise ConfigError(
             f"there is no blind baseline {name!r}",
-            expected=f"one of {', '.join(BASELINES)}",
+            expected=f"one of {', '.join(known)}",
             found=repr(name),
         )
-    return BASELINES[name]
+    return known[name]
 
 
-def _fit(name: str, texts: Sequence[str], member: Bool[np.ndarray, " record"], seed: int) -> Pipeline:
+def _at(inputs: Inputs, rows: Int[np.ndarray, " row"]) -> Inputs:
+    return [inputs[row] for row in rows] if isinstance(inputs, list) else inputs[rows]
+
+
+def _fit(
+    build: Callable[[int, int], Pipeline], inputs: Inputs, member: Bool[np.ndarray, " record"], seed: int
+) -> Pipeline:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    build = _builder(name)
     # One thread: the problems are small, and waiting for a busy second core costs more than it gives.
     with threadpool_limits(1):
         try:
-            return build(seed, 2).fit(texts, member)
+            return build(seed, 2).fit(inputs, member)
         except ValueError:  # no term in two records: then terms of one record are all there is
-            return build(seed, 1).fit(texts, member)
+            return build(seed, 1).fit(inputs, member)
 
 
 def _logistic(strength: float, seed: int) -> LogisticRegression:
@@ -202,6 +221,14 @@ def _length(seed: int, least_records: int) -> Pipeline:
 def _dates(seed: int, least_records: int) -> Pipeline:
     """Years and months, logistic regression."""
     return _from_features(date_features, seed)
+
+
+def _of_numbers(seed: int, least_records: int) -> Pipeline:
+    """Numbers as they are, logistic regression."""
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), _logistic(1.0, seed))
 
 
 def _from_features(features: Callable[[Sequence[str]], np.ndarray], seed: int) -> Pipeline:
@@ -250,4 +277,11 @@ BASELINES: dict[str, Callable[[int, int], Pipeline]] = {
     "char_ngrams": _char_ngrams,
     "length": _length,
     "dates": _dates,
+}
+
+PICTURE_BASELINES: dict[str, tuple[Callable[[Records], Inputs], Callable[[int, int], Pipeline]]] = {
+    "image_statistics": (image_statistics, _of_numbers),
+    "file_properties": (file_properties, _of_numbers),
+    "pixels": (thumbnails, _of_numbers),
+    "captions": (captions, _tfidf),
 }

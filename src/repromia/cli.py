@@ -57,7 +57,10 @@ def check(
     data: str = "",
     label: str = "",
     text: str = "",
+    image: str = "",
+    caption: str = "",
     group: str = "",
+    skip_unreadable: bool = False,
     seed: int = 0,
 ) -> int:
     """Do the records alone tell the sides apart? Needs no model: run it before anyone trains.
@@ -73,15 +76,32 @@ def check(
     label
         Field of --data that says who is a member.
     text
-        Field that holds the record; found by itself where it is clear.
+        Field that holds the text; found by itself where it is clear.
+    image
+        Field that holds the image; found by itself where it is clear.
+    caption
+        Field that holds the caption of an image.
     group
         Field that ties records together (passages of one document).
+    skip_unreadable
+        Leave out images that cannot be read.
     seed
         Decides the folds.
     """
     from repromia.run import check_command
 
-    return check_command(members, nonmembers, data=data, label=label, text=text, group=group, seed=seed)
+    return check_command(
+        members,
+        nonmembers,
+        data=data,
+        label=label,
+        text=text,
+        image=image,
+        caption=caption,
+        group=group,
+        skip_unreadable=skip_unreadable,
+        seed=seed,
+    )
 
 
 @app.command

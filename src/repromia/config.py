@@ -34,7 +34,7 @@ class Settings(BaseModel):
         0.5,
         gt=0,
         le=1,
-        description="Jaccard similarity of word 5-grams from which two texts are near-duplicates.",
+        description="Jaccard similarity of word 5-grams from which two texts are near-duplicates (images: see docs).",
     )
     bootstrap: int = Field(2000, ge=200, description="Resamples for intervals.")
     head_permutations: int = Field(50, ge=50, description="Refits of heads on permuted labels.")
@@ -68,8 +68,12 @@ class Settings(BaseModel):
 class AuditConfig(Settings):
     """A whole audit from the command line or a YAML file."""
 
+    modality: Literal["auto", "language", "diffusion"] = Field(
+        "auto", description="What kind of model it is; auto: diffusion where the records are images."
+    )
     model: str = Field(
-        description="The model to audit: folder, adapter folder, or hub id; with --endpoint, its name on the server."
+        description="The model to audit: folder of a language model or diffusers pipeline, adapter folder, or hub id; "
+        "with --endpoint, its name on the server."
     )
     reference: str = Field(
         "", description="A model that did not see the records, best the checkpoint before fine-tuning."
@@ -83,6 +87,9 @@ class AuditConfig(Settings):
     label: str = Field("", description="Field of --data that says who is a member.")
     text: str = Field("", description="Field that holds the record; found by itself where it is clear.")
     group: str = Field("", description="Field that ties records together (passages of one document).")
+    image: str = Field("", description="Field that holds the image; found by itself where it is clear.")
+    caption: str = Field("", description="Field that holds the caption, for models that are asked with one.")
+    skip_unreadable: bool = Field(False, description="Leave out images that cannot be read, and go on.")
     out: Path = Field(description="Directory for the result; running again goes on where it stopped.")
     base: str = Field("", description="Base model of an adapter whose config names none on this disk.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -103,6 +110,17 @@ class AuditConfig(Settings):
     )
     score_end: bool = Field(False, description="Score the end-of-sequence token too, if training had it.")
     batch_tokens: int = Field(4096, ge=1, description="Tokens in one forward pass; halved when memory runs out.")
+    batch_images: int = Field(
+        64, ge=1, description="Denoiser evaluations in one forward pass; halved when memory runs out."
+    )
+    resize: Literal["crop", "squash", "refuse"] = Field(
+        "crop",
+        description="Images of another size than the model's, the same for both sides: scale and cut the middle out, "
+        "scale both sides, or refuse.",
+    )
+    variant: str = Field(
+        "", description="Other weights in the pipeline's folder, such as ema (unet_ema/, or a diffusers variant)."
+    )
     endpoint: str = Field(
         "",
         description="Address of an OpenAI-compatible server up to /v1, such as http://localhost:8000/v1; nothing is "
@@ -158,6 +176,12 @@ _OF_WEIGHTS = (
     "loss_on",
     "score_end",
     "batch_tokens",
+    "batch_images",
+    "resize",
+    "variant",
+    "image",
+    "caption",
+    "skip_unreadable",
 )
 
 

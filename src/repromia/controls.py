@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from repromia.attacks import Chosen
-from repromia.blind import BASELINES, cross_validated_auc, fit_blind
+from repromia.blind import baselines_for, cross_validated_auc, fit_blind
 from repromia.bootstrap import percentile
 from repromia.evaluate import Judge, permuted
 from repromia.intervals import joint_null_test
@@ -27,7 +27,7 @@ def blind_results(
 ) -> tuple[tuple[BlindResult, ...], dict[str, Scores]]:
     """Every blind baseline, cross-validated over all records and fitted on fit; and the latter's scores."""
     results, scores = [], {}
-    for name in BASELINES:
+    for name in baselines_for(labelled.records):
         scorer = fit_blind(judge.roles.fit, name, seed=seed)
         row = f"blind:{name}"
         roles = judge.roles

@@ -4,14 +4,16 @@ Exact: the same text after case folding and collapsing white space. Near: the Ja
 of word 5-grams (words: runs of letters, digits and underscores) reaches a threshold. Texts of fewer than
 five words count as one shingle, all their words. Scripts written without spaces form few words, so that
 only exact repeats are found.
+
+Pictures: exact are those with the same pixels, whatever their files and captions; near those of
+`repromia.near_pictures`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -19,7 +21,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from repromia.errors import RecordsError
-from repromia.records import LabelledRecords, Records
+from repromia.near_pictures import near_pairs
+from repromia.records import LabelledRecords, Picture, Records
 from repromia.result import Duplicates
 
 SHINGLE_WORDS = 5
@@ -35,9 +38,10 @@ _MIXERS = np.random.default_rng(0x5EED).integers(1, 2**63, SHINGLE_WORDS, dtype=
 class DuplicateReport:
     """Which records repeat which.
 
-    text: index of each record's distinct text (equal numbers: exact duplicates), counted in order of
+    text: index of each record's distinct text or picture (equal numbers: exact duplicates), counted in order of
     appearance.
-    near: pairs of distinct texts, first < second, and their similarity in [threshold, 1].
+    near: pairs of distinct texts, first < second, and their similarity in [threshold, 1]; of pictures 1 minus the
+    root-mean-square difference of their thumbnails.
     unchecked: records that share nothing but shingles of more than `COMMON` texts and could still be similar
     through those: near-duplicates of them were not looked for.
     """
@@ -53,12 +57,16 @@ def find_duplicates(labelled: LabelledRecords, *, threshold: float = 0.5) -> Dup
 
     Similarities are exact but for 64-bit hash collisions (chance below 1e-4 in 20M shingles).
     threshold: least Jaccard similarity, in (0, 1]. Two texts that share nothing but shingles of more than
-    `COMMON` texts are not compared. Raises RecordsError for a threshold out of range.
+    `COMMON` texts are not compared. It does not apply to pictures. Raises RecordsError for a threshold out of range
+    and as `repromia.near_pictures.near_pairs` does.
     """
     if not 0 < threshold <= 1:
         raise RecordsError(
             "the duplicate threshold is out of range", expected="0 < threshold <= 1", found=str(threshold)
         )
+    pictures = [content for content in labelled.records.contents if isinstance(content, Picture)]
+    if pictures:
+        return _alike(pictures)
     distinct: dict[str, int] = {}
     text = np.array(
         [distinct.setdefault(" ".join(text.casefold().split()), len(distinct)) for text in labelled.records.texts()],
@@ -71,6 +79,14 @@ def find_duplicates(labelled: LabelledRecords, *, threshold: float = 0.5) -> Dup
     first, second, similarity = (np.concatenate(column) for column in zip(*parts, strict=True))
     blocked = (_row_sizes(rare) == 0) & (_row_sizes(common) >= threshold * sizes) & (sizes > 0)
     return DuplicateReport(text, np.stack([first, second], axis=1), similarity, int(blocked[text].sum()))
+
+
+def _alike(pictures: Sequence[Picture]) -> DuplicateReport:
+    distinct: dict[str, int] = {}
+    number = np.array([distinct.setdefault(one.digest, len(distinct)) for one in pictures], dtype=np.int64)
+    _, appearance = np.unique(number, return_index=True)
+    first, second, similarity = near_pairs([pictures[row] for row in appearance])
+    return DuplicateReport(number, np.stack([first, second], axis=1), similarity, 0)
 
 
 def remove_duplicates(labelled: LabelledRecords, *, threshold: float = 0.5) -> tuple[LabelledRecords, Duplicates]:
@@ -223,4 +239,4 @@ def _merge(
     for name, part in zip(names.tolist(), component.tolist(), strict=True):
         smallest.setdefault(part, name)
     groups = tuple(smallest[component[number]] for number in group)
-    return groups, len(set(chain.from_iterable(pairs.tolist())))
+    return groups, len(np.unique(pairs))

@@ -44,7 +44,7 @@ def paired_gains(
             if rival in scores:
                 gains.append(judge.gain("same_supervision", own, (rival, scores[rival])))
             one = specs.get(row.name)
-            if one is not None and not one.attack.head and not one.reference:
+            if one is not None and one.attack.bank is None and "labels" in one.attack.needs:
                 same = identity_scores(one, views)
                 gains.append(judge.gain("identity", own, (f"identity of {row.name}", same)))
         if headline is not None and row.name == headline.name:

@@ -72,7 +72,7 @@ def learn_soft_prompt(
     progress: Progress,
 ) -> Learned:
     """Learn on fit; of identity and every step of every restart keep what has the best AUC on select."""
-    fit = _at_most(fit, recipe.per_class, seed)
+    fit = at_most(fit, recipe.per_class, seed)
     learner = _Learner(target, fit, select, recipe)
     best = np.zeros((0, target.embeddings.shape[1]), dtype=np.float32)
     best_auc = identity_auc = learner.select_auc(None)
@@ -227,7 +227,7 @@ def _bounded(prompt: Tensor, target: LanguageModel, bound: float) -> Tensor:
     return prompt * (largest / prompt.norm(dim=1, keepdim=True)).clamp(max=1)
 
 
-def _at_most(labelled: LabelledRecords, per_class: int, seed: int) -> LabelledRecords:
+def at_most(labelled: LabelledRecords, per_class: int, seed: int) -> LabelledRecords:
     """A seeded draw of at most `per_class` records a class."""
     generator = np.random.default_rng(seed)
     rows = [generator.permutation(np.flatnonzero(labelled.member == side))[:per_class] for side in (True, False)]

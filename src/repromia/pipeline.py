@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repromia.attacks import Chosen, choose, parse
+from repromia.attacks import Chosen, Modality, choose, parse
 from repromia.config import Settings
 from repromia.controls import blind_results, null_target, permuted_head, permuted_program
 from repromia.duplicates import remove_duplicates
@@ -20,7 +20,7 @@ from repromia.evaluate import Judge, all_records, best_on_select
 from repromia.findings import other_findings
 from repromia.gains import null_gains, paired_gains, probe_families
 from repromia.metrics import RocCurve, roc_curve
-from repromia.programs import Binding, Identity, Target, has_weights
+from repromia.programs import Binding, Identity, Target, has_weights, takes_captions
 from repromia.programs.registry import plan_for
 from repromia.provenance import versions
 from repromia.records import LabelledRecords, Records
@@ -33,8 +33,8 @@ from repromia.result import (
     RecordsSummary,
 )
 from repromia.roles import assign_roles, role_sizes
-from repromia.scoring import Scored, run_attack
-from repromia.signals import Scores, TokenSignals
+from repromia.scoring import Scored, programs_asked, run_attack
+from repromia.signals import Scores, Signals
 from repromia.store import Store
 from repromia.supervision import SAME_SUPERVISION, WITH_REFERENCE, Supervised, supervised_rows
 from repromia.transfer import SUFFIX, SavedHead, load_heads, needed, saved_programs, transferred_rows
@@ -42,7 +42,7 @@ from repromia.verdict import Evidence, verdict
 from repromia.views import Cost, Views
 
 if TYPE_CHECKING:
-    from repromia.programs.soft_prompt import SoftPrompt
+    from repromia.programs.saved import Learned
     from repromia.progress import Progress
 
 EXPOSED = 20
@@ -61,7 +61,7 @@ class Audit:
     roles: tuple[str, ...]
     scores: dict[str, Scores]
     curves: dict[str, RocCurve]
-    programs: dict[str, SoftPrompt] = field(default_factory=dict)
+    programs: dict[str, Learned] = field(default_factory=dict)
     heads: tuple[Supervised, ...] = ()
 
 
@@ -72,7 +72,7 @@ class _Where:
     store: Store
     progress: Progress
     costs: list[Cost] = field(default_factory=list)
-    memory: dict[str, tuple[TokenSignals, ...]] = field(default_factory=dict)
+    memory: dict[str, tuple[Signals, ...]] = field(default_factory=dict)
     samples: dict[str, Any] = field(default_factory=dict)  # what models wrote by themselves, by model
 
 
@@ -92,8 +92,8 @@ def run_audit(
     """
     began = time.perf_counter()
     carried = load_heads(Path(settings.transfer_from)) if settings.transfer_from else []
-    chosen = _chosen(settings, carried, reference=models[1] is not None, weights=has_weights(models[0]))
-    _check_headline(chosen, carried, settings)
+    chosen = _chosen(settings, carried, models)
+    _check_headline(chosen, carried, settings, models[0].modality)
     _check_references(models)
     kept, duplicates = remove_duplicates(labelled, threshold=settings.near_duplicates)
     roles = assign_roles(kept, fit=settings.fit, select=settings.select, seed=settings.seed)
@@ -110,7 +110,7 @@ def run_audit(
     target, reference, null_reference = models
     where = _Where(store, progress)
     views = _views(target, reference, judge, settings, where)
-    views.ask("target", Identity())  # a target that cannot answer at all ends the audit here
+    _ask_first(chosen, views)
 
     scored, supervised = _ask_all(chosen, views, judge, settings)
     transferred = transferred_rows(carried, scored, judge.roles.eval)
@@ -131,7 +131,7 @@ def run_audit(
     result = AuditResult(
         status="complete_with_failures" if any(row.status == "failed" for row in rows) else "complete",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        modality="language",
+        modality=target.modality,
         target=target.describe(),
         reference=reference.describe() if reference else None,
         records=summary,
@@ -159,7 +159,7 @@ def run_audit(
         ("fit",) * len(roles.fit) + ("select",) * len(roles.select) + ("eval",) * len(roles.eval),
         scores,
         {name: roc_curve(one[judge.eval_rows], judge.member) for name, one in scores.items()},
-        views.soft_prompts(),
+        views.learned(),
         tuple(supervised),
     )
 
@@ -174,6 +174,16 @@ def _views(target: Target, reference: Target | None, judge: Judge, settings: Set
     if reference is not None:
         views.add_reference(reference)
     return views
+
+
+def _ask_first(chosen: Sequence[Chosen], views: Views) -> None:
+    """A target that cannot answer at all ends the audit here; what several attacks can share is asked together."""
+    if views.modality == "language":
+        views.ask("target", Identity())
+        return
+    views.ask("target", views.program("identity", {}))
+    for of in views.targets:
+        views.ask_together(of, programs_asked(chosen, views, of))
 
 
 def _ask_all(
@@ -210,21 +220,34 @@ def _check_references(models: tuple[Target, Target | None, Target | None]) -> No
         )
 
 
-def _chosen(settings: Settings, carried: Sequence[SavedHead], *, reference: bool, weights: bool) -> list[Chosen]:
+def _chosen(
+    settings: Settings, carried: Sequence[SavedHead], models: tuple[Target, Target | None, Target | None]
+) -> list[Chosen]:
     """The attacks asked for, and those that heads and programs carried over need."""
-    chosen = {one.name: one for one in choose(settings.attacks, reference=reference, weights=weights)}
+    target = models[0]
+    found = choose(
+        settings.attacks,
+        reference=models[1] is not None,
+        weights=has_weights(target),
+        modality=target.modality,
+        captions=takes_captions(target),
+    )
+    chosen = {one.name: one for one in found}
     if settings.transfer_from:
-        for one in (*needed(carried), *saved_programs(Path(settings.transfer_from))):
+        programs = saved_programs(Path(settings.transfer_from), target.modality)
+        for one in (*needed(carried, target.modality), *programs):
             chosen.setdefault(one.name, one)
     return list(chosen.values())
 
 
-def _check_headline(chosen: Sequence[Chosen], carried: Sequence[SavedHead], settings: Settings) -> None:
-    banks = [f"{one.name}:references=true" for one in chosen if one.attack.head]
+def _check_headline(
+    chosen: Sequence[Chosen], carried: Sequence[SavedHead], settings: Settings, modality: Modality
+) -> None:
+    banks = [f"{one.name}:references=true" for one in chosen if one.attack.bank is not None]
     banks += [f"{one.name}{SUFFIX}" for one in carried]
     rows = [one.name for one in chosen] + banks + [SAME_SUPERVISION, WITH_REFERENCE]
     if settings.headline and settings.headline not in rows:
-        parse(settings.headline)  # says which name was meant, where there is no such attack
+        parse(settings.headline, modality)  # says which name was meant, where there is no such attack
         raise AttackError(
             f"The headline attack {settings.headline!r} is not among the attacks.",
             expected=f"one of {', '.join(rows)}",
@@ -256,6 +279,8 @@ def _null(
     if second is None and any("reference" in one.attack.needs for one in chosen):
         second, missing = _repaired(first, chosen, judge, settings, where)
     asked = _views(first, second, judge, settings, where)
+    if asked.modality != "language":
+        _ask_first(chosen, asked)
     return null_target(
         chosen, asked, judge, name=first.name, reference=second.name if second else missing, repaired=not given
     )
@@ -294,9 +319,9 @@ def _permuted(
     found += [
         permuted_program(one, views, judge, repeats=settings.program_permutations)
         for one in chosen
-        if one.attack.kind == "reprogrammed"
+        if one.attack.kind in ("reprogrammed", "head")
         and "labels" in one.attack.needs
-        and not one.attack.head
+        and one.attack.bank is None
         and settings.program_permutations
         and not one.options.get("program")
     ]

@@ -30,7 +30,12 @@ def audit_key(
         labelled.records.digest(),
         labelled.member.tolist(),
         settings.model_dump(mode="json"),
-        [_named_files(one) for one in choose(settings.attacks, reference=others[0] is not None)],
+        [
+            _named_files(one)
+            for one in choose(
+                settings.attacks, reference=others[0] is not None, modality=target.modality, captions=True
+            )
+        ],
         _digests([Path(settings.transfer_from) / part for part in ("heads", "programs")])
         if settings.transfer_from
         else [],
@@ -50,7 +55,7 @@ def _digests(paths: Sequence[Path]) -> list[str]:
 def versions() -> dict[str, str]:
     """Versions of what the figures depend on."""
     found = {"repromia": __version__, "python": platform.python_version()}
-    for name in ("torch", "transformers", "peft", "numpy", "scipy", "scikit-learn"):
+    for name in ("torch", "transformers", "diffusers", "peft", "numpy", "scipy", "scikit-learn"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

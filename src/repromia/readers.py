@@ -61,7 +61,7 @@ def read_labelled(
     else are r0, r1, …. Order of the file. Raises RecordsError as `read_members` does.
     """
     table = read_rows(path)
-    member = _labels(table, label)
+    member = labels_of(table, label)
     return _labelled(_records(table, "r", text, group, skip=(label,)), member)
 
 
@@ -103,19 +103,22 @@ def _records(table: Table, prefix: str, text: str | None, group: str | None, *, 
     aside = {"id", *skip} | ({group} if group else set())
     shape = _shape(table, text, aside)
     contents = _contents(table, shape)
-    ids = _names(table, "id") if _has(table, "id") else tuple(f"{prefix}{row}" for row in range(len(contents)))
-    return Records(ids, contents, ids if group is None else _names(table, group))
+    ids = names_of(table, "id") if has_field(table, "id") else tuple(f"{prefix}{row}" for row in range(len(contents)))
+    return Records(ids, contents, ids if group is None else names_of(table, group))
 
 
-def _columns(table: Table) -> tuple[str, ...]:
+def fields_of(table: Table) -> tuple[str, ...]:
+    """The fields of all rows, in order of first appearance."""
     return tuple(dict.fromkeys(name for row in table.rows for name in row))
 
 
-def _has(table: Table, name: str) -> bool:
+def has_field(table: Table, name: str) -> bool:
+    """Whether any row has this field."""
     return any(name in row for row in table.rows)
 
 
-def _shown(names: Sequence[str]) -> str:
+def shown_names(names: Sequence[str]) -> str:
+    """The names, for an error."""
     # The header of a file without one is its first record: show only what looks like a name.
     shown = [repr(name) if _is_name(name) else "(not a field name)" for name in names[:12]]
     return ", ".join(shown) + (", …" if len(names) > 12 else "") if shown else "none"
@@ -125,29 +128,30 @@ def _is_name(name: str) -> bool:
     return re.fullmatch(r"[\w.+-]{1,40}", name) is not None
 
 
-def _require(table: Table, name: str, what: str) -> None:
-    columns = _columns(table)
+def require_field(table: Table, name: str, what: str) -> None:
+    """Raises RecordsError where no row has this field."""
+    columns = fields_of(table)
     if name in columns:
         return
     near = difflib.get_close_matches(name, [column for column in columns if _is_name(column)], n=1)
     raise RecordsError(
         f"{table.source}: there is no {what} field {name!r}",
         expected=repr(name),
-        found=_shown(columns),
+        found=shown_names(columns),
         hint=f"did you mean {near[0]!r}?" if near else "name one of the fields found",
     )
 
 
 def _shape(table: Table, text: str | None, aside: set[str]) -> str:
     """The field to read, or `prompt+completion`."""
-    if text is not None and (text != _PAIR or _has(table, _PAIR)):
-        _require(table, text, "text")
+    if text is not None and (text != _PAIR or has_field(table, _PAIR)):
+        require_field(table, text, "text")
         return text
     if text == _PAIR:
-        _require(table, "prompt", "text")
-        _require(table, "completion", "text")
+        require_field(table, "prompt", "text")
+        require_field(table, "completion", "text")
         return _PAIR
-    columns = [name for name in _columns(table) if name not in aside]
+    columns = [name for name in fields_of(table) if name not in aside]
     found = [name for name in columns if name.lower() in TEXT_NAMES or name == "messages"]
     found += [_PAIR] if {"prompt", "completion"} <= set(columns) else []
     if not found:
@@ -157,7 +161,7 @@ def _shape(table: Table, text: str | None, aside: set[str]) -> str:
     raise RecordsError(
         f"{table.source}: " + ("more than one field could be the text" if found[1:] else "no text field"),
         expected=f"one of {', '.join(TEXT_NAMES)}, messages, or prompt and completion",
-        found=_shown(found if found[1:] else columns),
+        found=shown_names(found if found[1:] else columns),
         hint="name it with text=… (--text); a csv file needs a header line",
     )
 
@@ -231,9 +235,9 @@ def _is_broken(content: Content) -> bool:
     return re.search("[\ud800-\udfff]", as_text(content) + roles) is not None
 
 
-def _names(table: Table, name: str) -> tuple[str, ...]:
+def names_of(table: Table, name: str) -> tuple[str, ...]:
     """Values of an id or group field, as strings."""
-    _require(table, name, "group")
+    require_field(table, name, "group")
     values = [row.get(name) for row in table.rows]
     wrong = [row for row, value in enumerate(values) if not _is_identifier(value)]
     if wrong:
@@ -251,8 +255,9 @@ def _is_identifier(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _labels(table: Table, label: str) -> np.ndarray:
-    _require(table, label, "label")
+def labels_of(table: Table, label: str) -> np.ndarray:
+    """Membership by row. Raises RecordsError where it is not understood or has one class only."""
+    require_field(table, label, "label")
     values = [row.get(label) for row in table.rows]
     read = [_LABELS.get(_plain(value)) for value in values]
     classes = {value for value in read if value is not None}

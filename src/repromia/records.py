@@ -6,12 +6,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt8
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,73 @@ class Completion:
     completion: str
 
 
-Content = str | Chat | Completion
+@dataclass(frozen=True)
+class FileFacts:
+    """What a file says of an image beside its pixels: enough to tell two sources apart without looking at it.
+
+    format: PNG, JPEG, …, or "array"; channels: 1, 3 or 4 as stored; size: bytes on disk (0 for arrays); quality: of
+    a JPEG, estimated from its quantisation tables (1 to 100), else None.
+    """
+
+    format: str
+    width: int
+    height: int
+    channels: int
+    size: int = 0
+    quality: int | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image and its caption. Files are decoded each time they are looked at, so that many can be held.
+
+    digest: hash of the decoded pixels; equal pictures in different files are equal.
+    """
+
+    digest: str
+    facts: FileFacts
+    caption: str = ""
+    source: Path | bytes | UInt8[np.ndarray, "height width channel"] = field(default=b"", repr=False, compare=False)
+
+    def pixels(self) -> UInt8[np.ndarray, "height width channel"]:
+        """Decoded pixels: one channel (grey) or three (RGB; transparency is laid on white)."""
+        if isinstance(self.source, np.ndarray):
+            return self.source
+        return decoded(self.source)
+
+
+def decoded(source: Path | bytes) -> UInt8[np.ndarray, "height width channel"]:
+    """Pixels of an encoded image, turned as its EXIF tag says. Raises OSError where it cannot be read."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # damaged EXIF and the like: the pixels are there all the same
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as opened:
+                return pixels_of(opened)
+        except Exception as error:  # noqa: BLE001 — damaged bytes make decoders raise anything
+            raise OSError(f"the image cannot be decoded ({type(error).__name__})") from None
+
+
+def pixels_of(opened: PillowImage) -> UInt8[np.ndarray, "height width channel"]:
+    """Pixels of a PIL image as `Picture.pixels` gives them. Raises ValueError for pixels that are not 8 or 16 bits."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(opened)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels state no range")
+    if image.mode.startswith("I"):  # 16 bits
+        return (np.asarray(image).astype(np.int64).clip(0, 65535) // 256).astype(np.uint8)[:, :, None]
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode in ("1", "L"):
+        return np.array(image.convert("L"))[:, :, None]
+    return np.array(image.convert("RGB"))
+
+
+Content = str | Chat | Completion | Picture
 
 
 def as_text(content: Content) -> str:
@@ -41,6 +114,8 @@ def as_text(content: Content) -> str:
             return "\n".join(text for _, text in turns)
         case Completion(prompt, completion):
             return f"{prompt}{completion}"
+        case Picture():
+            return content.caption
 
 
 def content_digest(content: Content) -> str:

@@ -277,5 +277,8 @@ def _one_split(source: str, loaded: object, prefix: str) -> Table:
                 hint=f"for example {prefix}{next(iter(loaded), 'train')}",
             )
         loaded = next(iter(loaded.values()))
+    for name, kind in dict(getattr(loaded, "features", None) or {}).items():
+        if type(kind).__name__ == "Image":  # encoded bytes: decoded whole they would not fit, and say less
+            loaded = loaded.cast_column(name, type(kind)(decode=False))  # type: ignore[attr-defined]
     rows: Sequence[object] = [dict(row) for row in loaded]  # type: ignore[attr-defined]
     return _table(source, rows, range(1, len(rows) + 1), "row")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +14,14 @@ from rich.console import Console
 from repromia.config import AuditConfig, Settings
 from repromia.errors import ConfigError
 from repromia.progress import Progress, Silent, Terminal
-from repromia.records import LabelledRecords, Records
+from repromia.records import LabelledRecords, Picture, Records, as_text
 from repromia.result import AuditResult
 from repromia.store import Store, write_atomic
 
 if TYPE_CHECKING:
     from repromia.pipeline import Audit
     from repromia.programs import Target
+    from repromia.report import Excerpt
 
 EXCERPT = 300
 
@@ -39,10 +42,11 @@ def audit_to_folder(config: AuditConfig, progress: Progress) -> AuditResult:
     from repromia.pipeline import run_audit
     from repromia.provenance import audit_key
 
-    labelled = read_records(config)
+    skipped: list[str] = []
+    labelled = read_records(config, skipped.extend)
     with Store(config.out).locked() as store:
-        store.event("start", records=len(labelled))
-        models = _load_models(config, progress)
+        store.event("start", records=len(labelled), unreadable=len(skipped))
+        models = _load_models(config, labelled, progress)
         key = audit_key(models[0], models[1:], labelled, config.settings())
         finished = _finished(config.out, key)
         if finished is not None:
@@ -56,38 +60,72 @@ def audit_to_folder(config: AuditConfig, progress: Progress) -> AuditResult:
     return done.result
 
 
-def read_records(config: AuditConfig) -> LabelledRecords:
-    """Members and non-members as the configuration names them."""
+def read_records(config: AuditConfig, on_skipped: Callable[[Sequence[str]], None] | None = None) -> LabelledRecords:
+    """Members and non-members as the configuration names them: pictures where a source holds some, else texts.
+
+    on_skipped: told the names of images that could not be read and were left out (`skip_unreadable`).
+    """
+    from repromia.pictures import holds_pictures, read_labelled_pictures, read_pictures
     from repromia.readers import read_labelled, read_members
 
     text, group = config.text or None, config.group or None
+    sources = (config.data,) if config.data else (config.members or "", config.nonmembers or "")
+    if config.image or (text is None and any(map(holds_pictures, sources))):
+        read = partial(
+            read_labelled_pictures if config.data else read_pictures,
+            image=config.image or None,
+            caption=config.caption or None,
+            group=group,
+            skip_unreadable=config.skip_unreadable,
+            on_skipped=on_skipped,
+        )
+        return read(config.data, label=config.label) if config.data else read(*sources)
     if config.data:
         return read_labelled(config.data, label=config.label, text=text, group=group)
     return read_members(config.members or "", config.nonmembers or "", text=text, group=group)
 
 
-def _load_models(config: AuditConfig, progress: Progress) -> tuple[Target, Target | None, Target | None]:
+def _load_models(
+    config: AuditConfig, labelled: LabelledRecords, progress: Progress
+) -> tuple[Target, Target | None, Target | None]:
     """Target, reference (an adapter brings its own) and second reference."""
     if config.null_reference and config.endpoint and not config.reference:
         raise _second_without_first()
     if config.endpoint:
         return _endpoint_models(config)
-    from repromia.targets.load import LoadOptions, load_language_model
-
-    names = LoadOptions.__dataclass_fields__
-    options = LoadOptions(**{name: getattr(config, name) for name in names})
+    load = _loader(config, modality_of(config, labelled))
     with progress.step("loading models", 1 + bool(config.reference) + bool(config.null_reference)) as bar:
-        target = load_language_model(config.model, options)
+        target = load(config.model)
         bar.advance()
-        reference = load_language_model(config.reference, options) if config.reference else None
+        reference = load(config.reference) if config.reference else None
         if reference is None and target.has_adapter:
             reference = target.base()
         bar.advance()
-        second = load_language_model(config.null_reference, options) if config.null_reference else None
+        second = load(config.null_reference) if config.null_reference else None
         bar.advance()
     if second is not None and reference is None:
         raise _second_without_first()
     return target, reference, second
+
+
+def modality_of(config: AuditConfig, labelled: LabelledRecords) -> str:
+    """What kind of model is audited: as configured, else as the records tell."""
+    if config.modality != "auto":
+        return config.modality
+    return "diffusion" if isinstance(labelled.records.contents[0], Picture) else "language"
+
+
+def _loader(config: AuditConfig, modality: str) -> Callable[[str], Any]:
+    if modality == "diffusion":
+        from repromia.targets.pipelines import DiffusionOptions, load_diffusion_model
+
+        names = DiffusionOptions.__dataclass_fields__.keys() - {"batch"}
+        pictures = DiffusionOptions(**{name: getattr(config, name) for name in names}, batch=config.batch_images)
+        return lambda path: load_diffusion_model(path, pictures)
+    from repromia.targets.load import LoadOptions, load_language_model
+
+    options = LoadOptions(**{name: getattr(config, name) for name in LoadOptions.__dataclass_fields__})
+    return lambda path: load_language_model(path, options)
 
 
 def _endpoint_models(config: AuditConfig) -> tuple[Target, Target | None, Target | None]:
@@ -126,12 +164,11 @@ def _finished(folder: Path, key: str) -> AuditResult | None:
 
 def write_audit(done: Audit, folder: Path, *, redact: bool) -> None:
     """scores.parquet, programs/, report.html, and result.json last: where it is, the rest is."""
-    from repromia.programs.saved import save_soft_prompt
     from repromia.report import RocPoints, render_html
     from repromia.transfer import save_heads
 
     for name, program in done.programs.items():
-        save_soft_prompt(program, folder / "programs" / f"{_file_name(name)}.safetensors")
+        program.save(folder / "programs" / f"{_file_name(name)}.safetensors")
     learned_on = [at for at, role in enumerate(done.roles) if role != "eval"]
     save_heads(done.heads, done.records.take(learned_on), folder)
     write_atomic(folder / "scores.parquet", _scores_parquet(done))
@@ -152,9 +189,16 @@ def _scores_parquet(done: Audit) -> bytes:
     return buffer.getvalue()
 
 
-def _excerpts(records: Records, wanted: set[str]) -> dict[str, str]:
-    texts = zip(records.ids, records.texts(), strict=True)
-    return {name: text[:EXCERPT] for name, text in texts if name in wanted}
+def _excerpts(records: Records, wanted: set[str]) -> dict[str, Excerpt]:
+    from repromia.report import Excerpt
+    from repromia.report.thumbnails import data_uri
+
+    named = zip(records.ids, records.contents, strict=True)
+    return {
+        name: Excerpt(as_text(content)[:EXCERPT], data_uri(content) if isinstance(content, Picture) else "")
+        for name, content in named
+        if name in wanted
+    }
 
 
 def _file_name(plan: str) -> str:
@@ -172,26 +216,42 @@ def check_command(
     text: str,
     group: str,
     seed: int,
+    image: str = "",
+    caption: str = "",
+    skip_unreadable: bool = False,
     console: Console | None = None,
 ) -> int:
     """The blind baselines alone. 0: they find nothing; 1: the data gives it away."""
     from rich.table import Table
 
-    from repromia.blind import BASELINES, cross_validated_auc
+    from repromia.blind import baselines_for, cross_validated_auc
     from repromia.duplicates import remove_duplicates
 
     config = AuditConfig(
-        model="", out=Path("."), members=members, nonmembers=nonmembers, data=data, label=label, text=text, group=group
+        model="",
+        out=Path("."),
+        members=members,
+        nonmembers=nonmembers,
+        data=data,
+        label=label,
+        text=text,
+        group=group,
+        image=image,
+        caption=caption,
+        skip_unreadable=skip_unreadable,
     )
     console = console or Console()
-    kept, duplicates = remove_duplicates(read_records(config))
+    skipped: list[str] = []
+    kept, duplicates = remove_duplicates(read_records(config, skipped.extend))
     table = Table(title="Do the records alone tell members from non-members?")
     for heading in ("blind baseline", "AUC", "95 % interval"):
         table.add_column(heading)
-    found = {name: cross_validated_auc(kept, name, seed=seed) for name in BASELINES}
+    found = {name: cross_validated_auc(kept, name, seed=seed) for name in baselines_for(kept.records)}
     for name, area in found.items():
         table.add_row(name, f"{area.estimate:.3f}", f"{area.low:.3f} to {area.high:.3f}")
     console.print(table)
+    if skipped:
+        console.print(f"{len(skipped)} images could not be read and were left out.")
     across = duplicates.exact_across + duplicates.near_across
     if across:
         console.print(f"{across} records occur on both sides (exactly or nearly) and were left out.")
@@ -251,10 +311,9 @@ def audit_objects(
     """`repromia.audit`: the audit on objects already in memory."""
     from repromia.pipeline import run_audit
     from repromia.provenance import audit_key
-    from repromia.targets.language import LanguageModel
 
-    if reference is None and isinstance(target, LanguageModel) and target.has_adapter:
-        reference = target.base()
+    if reference is None and getattr(target, "has_adapter", False):
+        reference = target.base()  # type: ignore[attr-defined]
     models = (target, reference, null_reference)
     key = audit_key(target, (reference, null_reference), labelled, settings)
     folder = Path(out) if out is not None else None

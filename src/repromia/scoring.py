@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
-from repromia.attacks import Ask, Chosen, Fact
-from repromia.attacks.probe_bank import FAMILIES, bank_statistics
+from repromia.attacks import Ask, BankRecipe, Chosen, Fact, Variants
 from repromia.bank import Bank, ask_bank, describe
 from repromia.errors import AttackError, StoreError
-from repromia.programs import Identity
-from repromia.signals import Scores, TokenSignals
-from repromia.views import Views, take_fact
+from repromia.metrics import auc
+from repromia.programs import Fixed, Program, identity_of
+from repromia.programs.registry import plan_for
+from repromia.signals import Scores, Signals, TokenSignals
+from repromia.views import Of, Views, take_fact
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Scored:
 
     used: ids of records that its programs were made from (no head may be fitted on them).
     details: what its programs say of themselves. passes: forward passes a record on the target.
-    bank: features that wait for a head, in place of scores.
+    bank: features that wait for a head, in place of scores. variants: scores that the one on top was chosen from.
     """
 
     chosen: Chosen
@@ -35,17 +38,37 @@ class Scored:
     passes: float = 0.0
     seconds: float = 0.0
     bank: Bank | None = None
+    variants: Variants | None = None
+
+    @property
+    def features(self) -> Float[np.ndarray, "record feature"]:
+        """What a head reads: all variants where there are some, else the score."""
+        assert self.scores is not None  # noqa: S101
+        return self.scores[:, None] if self.variants is None else self.variants.scores
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the features."""
+        name = self.chosen.name
+        return (name,) if self.variants is None else tuple(f"{name} {one}" for one in self.variants.names)
 
 
 def run_attack(chosen: Chosen, views: Views, rows: Int[np.ndarray, " row"] | None = None) -> Scored:
     """Scores of all records of the views, or of some rows. A failure becomes a reason, never a score."""
     began = time.perf_counter()
     try:
-        if chosen.attack.head:
-            return _ask_bank(chosen, views, began)
+        if chosen.attack.bank is not None:
+            return _ask_bank(chosen, chosen.attack.bank, views, began)
         inputs, used, details, passes = _inputs(chosen, views, rows)
-        scores = np.asarray(chosen.attack.function(**inputs, **chosen.options), dtype=np.float64)
-        _check(scores, len(views.records) if rows is None else len(rows))
+        found = chosen.attack.function(**inputs, **chosen.options)
+        variants = found if isinstance(found, Variants) else None
+        if isinstance(found, Variants):
+            _check(found.scores, (len(views.records), len(found.names)))
+            best, areas = _best_on_select(found, views)
+            details["chosen_on_select"] = {"variant": found.names[best], "auc": areas}
+            found = found.scores[:, best]
+        scores = np.asarray(found, dtype=np.float64)
+        _check(scores, (len(views.records) if rows is None else len(rows),))
     except StoreError:
         raise  # a full disk is no property of the attack
     except Exception as error:  # noqa: BLE001 — any failure of an attack is a failed row with its reason
@@ -53,13 +76,38 @@ def run_attack(chosen: Chosen, views: Views, rows: Int[np.ndarray, " row"] | Non
         if not isinstance(error, AttackError):
             reason = f"{type(error).__name__}: {reason}"
         return Scored(chosen, None, reason=reason, seconds=time.perf_counter() - began)
-    return Scored(chosen, scores, "", used, details, passes, time.perf_counter() - began)
+    return Scored(chosen, scores, "", used, details, passes, time.perf_counter() - began, variants=variants)
 
 
-def _ask_bank(chosen: Chosen, views: Views, began: float) -> Scored:
-    bank = ask_bank(views, chosen.programs(), bank_statistics(chosen.options["statistics"]), FAMILIES)
+def _best_on_select(found: Variants, views: Views) -> tuple[int, dict[str, float]]:
+    """The variant with the best AUC on the select role (the first of equals), and all their AUCs there."""
+    select = views.binding.select
+    place = {name: row for row, name in enumerate(views.records.ids)}
+    rows = np.array([place[name] for name in select.records.ids])
+    areas = [auc(one, select.member) for one in found.scores[rows].T]
+    return int(np.argmax(areas)), dict(zip(found.names, areas, strict=True))
+
+
+def _ask_bank(chosen: Chosen, recipe: BankRecipe, views: Views, began: float) -> Scored:
+    bank = ask_bank(views, chosen.programs(), recipe, chosen.options)
     seconds = time.perf_counter() - began
-    return Scored(chosen, None, "", bank.used, {"bank": describe(bank)}, 1 + bank.passes, seconds, bank)
+    passes = bank.passes + (recipe.plain not in {probe.spec for probe in bank.probes})
+    return Scored(chosen, None, "", bank.used, {"bank": describe(bank)}, passes, seconds, bank)
+
+
+def programs_asked(chosen: Sequence[Chosen], views: Views, of: Of) -> list[Program]:
+    """Fixed programs that these attacks will ask a model: those that can be asked together."""
+    found: dict[str, Program] = {}
+    for one in chosen:
+        wanted = [mark.plan for mark, _ in one.inputs.values() if isinstance(mark, Ask) and mark.of == of]
+        if of == "target" and one.attack.bank is not None:
+            wanted += [one.attack.bank.plain, *one.programs()]
+        for spec in wanted:
+            with suppress(AttackError):  # the attack itself will say what is wrong with it
+                plan = plan_for(spec, one.options, views.modality)
+                if isinstance(plan, Fixed) and isinstance(plan, Program):
+                    found.setdefault(plan.key, plan)
+    return list(found.values())
 
 
 def identity_scores(chosen: Chosen, views: Views, rows: Int[np.ndarray, " row"] | None = None) -> Scores:
@@ -67,7 +115,7 @@ def identity_scores(chosen: Chosen, views: Views, rows: Int[np.ndarray, " row"] 
     inputs: dict[str, Any] = {}
     for name, (mark, variants) in chosen.inputs.items():
         if isinstance(mark, Ask):
-            asked = views.ask(mark.of, Identity(), rows)
+            asked = views.ask(mark.of, identity_of(views.program(mark.plan, chosen.options)), rows)
             inputs[name] = asked if variants else asked[0]
         elif isinstance(mark, Fact):
             fact = views.fact(mark.name, chosen.options)
@@ -91,7 +139,7 @@ def _inputs(
             used |= program.used
             if program.details:
                 details[name] = program.details
-            passes += len(asked) if mark.of == "target" else 0
+            passes += sum(_passes(one) for one in asked) if mark.of == "target" else 0
         elif isinstance(mark, Fact):
             fact = views.fact(mark.name, chosen.options)
             used |= getattr(fact, "used", frozenset())
@@ -99,9 +147,15 @@ def _inputs(
     return inputs, used, details, passes
 
 
-def _check_told(chosen: Chosen, asked: tuple[TokenSignals, ...]) -> None:
+def _passes(asked: Signals) -> int:
+    """Forward passes a record behind these signals."""
+    return 1 if isinstance(asked, TokenSignals) else len(asked.t)
+
+
+def _check_told(chosen: Chosen, asked: tuple[Signals, ...]) -> None:
     """Not told is NaN or -1, which a comparison takes for a figure."""
-    if "distribution" in chosen.attack.access and not all(one.told for one in asked):
+    untold = any(isinstance(one, TokenSignals) and not one.told for one in asked)
+    if "distribution" in chosen.attack.access and untold:
         raise AttackError(
             f"The attack {chosen.attack.name!r} needs more than the model tells.",
             expected=chosen.attack.access,
@@ -110,11 +164,11 @@ def _check_told(chosen: Chosen, asked: tuple[TokenSignals, ...]) -> None:
         )
 
 
-def _check(scores: Scores, expected: int) -> None:
-    if scores.shape != (expected,):
+def _check(scores: np.ndarray, expected: tuple[int, ...]) -> None:
+    if scores.shape != expected:
         raise AttackError(
             "The attack returned the wrong number of scores.",
-            expected=f"{expected} numbers, one a record",
+            expected=f"{expected[0]} numbers, one a record" + (" and variant" if len(expected) > 1 else ""),
             found=f"shape {scores.shape}",
         )
     broken = int((~np.isfinite(scores)).sum())
@@ -122,5 +176,5 @@ def _check(scores: Scores, expected: int) -> None:
         raise AttackError(
             "The attack returned scores that are not finite.",
             expected="a number a record",
-            found=f"{broken} of {expected} are NaN or infinite",
+            found=f"{broken} of {scores.size} are NaN or infinite",
         )

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -22,9 +23,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from repromia.errors import StoreError
-from repromia.signals import TOKEN_FIELDS, TokenSignals
+from repromia.signals import DenoiseSignals, GradientSignals, Signals, TokenSignals
 
-_FIELDS = ("offsets", *TOKEN_FIELDS)
+_KINDS: dict[str, type[Signals]] = {one.__name__: one for one in (TokenSignals, DenoiseSignals, GradientSignals)}
 
 
 @cache
@@ -100,27 +101,27 @@ class Store:
         finally:
             lock.release()
 
-    def get(self, key: str) -> TokenSignals | None:
+    def get(self, key: str) -> Signals | None:
         """Stored signals, or None. A damaged part counts as missing and is made again."""
         if self.folder is None:
             return None
         path = self._part(key)
         try:
             with safe_open(str(path), framework="numpy") as file:
-                arrays = {name: file.get_tensor(name) for name in _FIELDS}
-                checksum = (file.metadata() or {}).get("checksum")
+                about = file.metadata() or {}
+                kind = _KINDS[about.get("kind", "")]
+                arrays = {one.name: file.get_tensor(one.name) for one in fields(kind)}
         except (OSError, SafetensorError, KeyError):
             return None
-        if checksum != _checksum(arrays):
-            return None
-        return TokenSignals(**arrays)
+        return kind(**arrays) if about.get("checksum") == _checksum(arrays) else None
 
-    def put(self, key: str, signals: TokenSignals) -> None:
+    def put(self, key: str, signals: Signals) -> None:
         """Store signals under a key."""
         if self.folder is None:
             return
-        arrays = {name: np.ascontiguousarray(getattr(signals, name)) for name in _FIELDS}
-        write_atomic(self._part(key), save(arrays, metadata={"checksum": _checksum(arrays)}))
+        arrays = {one.name: np.ascontiguousarray(getattr(signals, one.name)) for one in fields(signals)}
+        about = {"kind": type(signals).__name__, "checksum": _checksum(arrays)}
+        write_atomic(self._part(key), save(arrays, metadata=about))
 
     def get_json(self, key: str) -> Any:
         """A stored JSON value, or None."""

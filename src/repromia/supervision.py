@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from repromia.attacks import Attack, Chosen
 from repromia.bank import Bank
-from repromia.heads import Head, fit_head, fit_with, out_of_fold
+from repromia.heads import SHAPE, Head, Shape, fit_head, fit_with, out_of_fold
 from repromia.records import LabelledRecords
 from repromia.scoring import Scored
 from repromia.signals import Scores
@@ -56,6 +56,7 @@ class _Table:
     passes: float
     columns: tuple[str, ...]
     attacks: tuple[str, ...] = ()
+    shape: Shape = SHAPE
 
 
 def supervised_rows(scored: Sequence[Scored], fit: LabelledRecords, *, seed: int) -> list[Supervised]:
@@ -72,9 +73,9 @@ def supervised_rows(scored: Sequence[Scored], fit: LabelledRecords, *, seed: int
     with_reference = _table([*passive, *referred], fit) if passive and referred else None
     rows: list[Supervised] = []
     if plain is not None:
-        rows.append(_head(SAME_SUPERVISION, _ROW, plain, fit, seed))
+        rows.append(_head(SAME_SUPERVISION, HEAD, plain, fit, seed))
     if with_reference is not None:  # not carried over: another target has another reference
-        row = replace(_ROW, needs=(*_ROW.needs, "reference"))
+        row = replace(HEAD, needs=(*HEAD.needs, "reference"))
         rows.append(replace(_head(WITH_REFERENCE, row, with_reference, fit, seed), head=None))
     for one in banks:
         rows += _bank_rows(one, plain, with_reference, fit, seed)
@@ -89,9 +90,8 @@ def family_scores(head: Supervised, scored: Sequence[Scored], fit: LabelledRecor
     found: dict[str, Scores] = {}
     for family in dict.fromkeys(probe.family for probe in head.bank.probes if not probe.reason):
         probes = [probe for probe in head.bank.probes if probe.family == family and not probe.reason]
-        columns = [at for probe in probes for at in probe.columns]
-        own = Bank(head.bank.features[:, columns], tuple(replace(probe, columns=()) for probe in probes))
-        one = _head(f"{head.name} with {family} alone", _ROW, _with_bank(plain, own), fit, seed)
+        own = head.bank.only(probes)
+        one = _head(f"{head.name} with {family} alone", HEAD, _with_bank(plain, own), fit, seed)
         if one.scored.scores is not None:
             found[family] = one.scored.scores
     return found
@@ -129,20 +129,29 @@ def _table(scored: Sequence[Scored], fit: LabelledRecords) -> _Table | None:
         frozenset(name for one in kept for name in one.used),
         names,
         tuple(one.chosen.name for one in scored if one not in kept),
-        1 + sum(one.passes - 1 for one in kept if one.passes > 1),  # the plain view is shared
-        names,
+        passes_together(kept),
+        tuple(column for one in kept for column in one.columns),
         names,
     )
 
 
 def passive_scores(scored: Sequence[Scored]) -> Features:
-    """Scores as features, side by side."""
-    return np.stack([one.scores for one in scored if one.scores is not None], axis=1)
+    """Scores as features, side by side; of an attack with variants all of them."""
+    return np.concatenate([one.features for one in scored if one.scores is not None], axis=1)
+
+
+def passes_together(scored: Sequence[Scored]) -> float:
+    """Forward passes a record of several attacks, of which those on text share the plain view."""
+    if any(one.chosen.attack.modality != "language" for one in scored):
+        return sum(one.passes for one in scored)
+    return 1 + sum(one.passes - 1 for one in scored if one.passes > 1)
 
 
 def _with_bank(plain: _Table | None, bank: Bank) -> _Table:
     names = tuple(probe.spec for probe in bank.probes if not probe.reason)
-    own = _Table(bank.features, bank.used, names, (), 1 + bank.passes, bank.names)
+    own = _Table(bank.table, bank.used, names, (), 1 + bank.passes, bank.names, shape=bank.shape)
+    if not bank.beside_passive:
+        return replace(own, passes=bank.passes)
     if plain is None:
         return own
     return _Table(
@@ -153,6 +162,7 @@ def _with_bank(plain: _Table | None, bank: Bank) -> _Table:
         plain.passes + bank.passes,
         plain.columns + own.columns,
         plain.attacks,
+        own.shape,
     )
 
 
@@ -161,16 +171,12 @@ def _fitting(bank: Bank, fit: LabelledRecords) -> Bank:
     dropped = [probe for probe in bank.probes if not _leaves_enough(probe.used, fit)]
     if not dropped:
         return bank
-    columns = [at for probe in bank.probes if probe not in dropped for at in probe.columns]
-    place = {at: row for row, at in enumerate(columns)}
     reason = "made from records whose groups hold most of a class of the fit role"
-    probes = tuple(
-        replace(probe, columns=(), used=frozenset(), reason=reason)
-        if probe in dropped
-        else replace(probe, columns=tuple(place[at] for at in probe.columns))
-        for probe in bank.probes
+    kept = bank.only([probe for probe in bank.probes if probe not in dropped])
+    return replace(
+        kept,
+        probes=(*kept.probes, *(replace(one, columns=(), used=frozenset(), reason=reason) for one in dropped)),
     )
-    return Bank(bank.features[:, columns], probes)
 
 
 def _leaves_enough(used: frozenset[str], fit: LabelledRecords) -> bool:
@@ -196,11 +202,11 @@ def _head(name: str, attack: Attack, table: _Table, fit: LabelledRecords, seed: 
     if refusal:
         return _refused(name, attack, usable, refusal)
     groups = fit.take(rows).records.groups
-    head = fit_head(table.matrix[rows], fit.member[rows], groups=groups, seed=seed)
+    head = fit_head(table.matrix[rows], fit.member[rows], groups=groups, seed=seed, shape=table.shape)
     scores: Scores = head(table.matrix)
 
     def learn(member: Bool[np.ndarray, " usable"]) -> Scores:
-        return fit_with(table.matrix[rows], member, head.strength)(table.matrix)
+        return fit_with(table.matrix[rows], member, head.strength, table.shape)(table.matrix)
 
     details: dict[str, Any] = {
         "features": list(table.names),
@@ -223,14 +229,17 @@ def _stacked(name: str, attack: Attack, tables: tuple[_Table, _Table], fit: Labe
     if refusal:
         return _refused(name, attack, usable, refusal)
     groups = fit.take(rows).records.groups
-    strengths = [fit_head(one.matrix[rows], fit.member[rows], groups=groups, seed=seed).strength for one in tables]
+    strengths = [
+        fit_head(one.matrix[rows], fit.member[rows], groups=groups, seed=seed, shape=one.shape).strength
+        for one in tables
+    ]
 
     def learn(member: Bool[np.ndarray, " usable"]) -> Scores:
         held_out, full = [], []
         for table, strength in zip(tables, strengths, strict=True):
             features = table.matrix[rows]
-            held_out.append(out_of_fold(features, member, strength, groups=groups, seed=seed))
-            full.append(fit_with(features, member, strength)(table.matrix))
+            held_out.append(out_of_fold(features, member, strength, groups=groups, seed=seed, shape=table.shape))
+            full.append(fit_with(features, member, strength, table.shape)(table.matrix))
         return fit_with(np.stack(held_out, axis=1), member, 1.0)(np.stack(full, axis=1))
 
     scores = learn(fit.member[rows])
@@ -261,7 +270,7 @@ def _never(*_: object) -> NoReturn:
     raise AssertionError("a head is fitted here, not called on views")
 
 
-_ROW = Attack(
+HEAD = Attack(
     SAME_SUPERVISION,
     _never,
     "head",

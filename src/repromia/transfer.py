@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from repromia.attacks import Chosen, parse
+from repromia.attacks import Chosen, Modality, parse
 from repromia.errors import ConfigError
-from repromia.heads import Head
-from repromia.records import Content, Records, as_text
+from repromia.heads import Head, Shape
+from repromia.records import Content, Picture, Records, as_text
 from repromia.scoring import Scored
-from repromia.supervision import SAME_SUPERVISION, Supervised, passive_scores
+from repromia.supervision import HEAD, SAME_SUPERVISION, Supervised, passes_together, passive_scores
 
 FOLDER = "heads"
 SUFFIX = ":transferred"
@@ -59,6 +59,8 @@ def save_heads(heads: Sequence[Supervised], seen: Records, folder: Path) -> None
             "weights": one.head.weights.tolist(),
             "intercept": one.head.intercept,
             "C": one.head.strength,
+            "reach": one.head.shape.reach,
+            "anchors": one.head.shape.anchors,
             "seen": digests,
         }
         path.write_text(json.dumps(about, indent=1, allow_nan=False), encoding="utf-8")
@@ -84,7 +86,8 @@ def _load(path: Path) -> SavedHead:
         if about["format"] != 1 or any(one.shape != (len(columns),) or not np.isfinite(one).all() for one in arrays):
             raise ValueError("figures that do not fit the columns")
         centre, spread, weights = arrays
-        head = Head(centre, spread, weights, float(about["intercept"]), float(about["C"]))
+        shape = Shape(float(about["reach"]), int(about["anchors"]))
+        head = Head(centre, spread, weights, float(about["intercept"]), float(about["C"]), shape)
         attacks = tuple(map(str, about["attacks"]))
         return SavedHead(str(about["name"]), attacks, str(about["bank"]), columns, head, frozenset(about["seen"]))
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -95,15 +98,19 @@ def _load(path: Path) -> SavedHead:
         ) from error
 
 
-def needed(heads: Sequence[SavedHead]) -> list[Chosen]:
+def needed(heads: Sequence[SavedHead], modality: Modality = "language") -> list[Chosen]:
     """The attacks that the heads' features come from."""
     names = [name for one in heads for name in (*one.attacks, *([one.bank] if one.bank else []))]
-    return [parse(name) for name in dict.fromkeys(names)]
+    return [parse(name, modality) for name in dict.fromkeys(names)]
 
 
-def saved_programs(run: Path) -> list[Chosen]:
-    """The learned prompts of an audit's folder, as attacks of their own."""
+def saved_programs(run: Path, modality: Modality = "language") -> list[Chosen]:
+    """The learned programs of an audit's folder, as attacks of their own."""
     found = []
+    if modality == "diffusion":
+        from repromia.programs.perturbation import saved_spec
+
+        return [parse(saved_spec(path), modality) for path in sorted((run / "programs").glob("*.safetensors"))]
     for path in sorted((run / "programs").glob("*.json")):
         try:
             recipe = json.loads(path.read_text(encoding="utf-8"))["learned"]["recipe"]["score"]
@@ -134,9 +141,8 @@ def _apply(name: str, one: SavedHead, scored: Sequence[Scored], measured: set[st
     found = {row.chosen.name: row for row in scored}
     own = found.get(one.bank or SAME_SUPERVISION)
     needs = ("shadow model", *dict.fromkeys(_labels_needed([*one.attacks, *([one.bank] if one.bank else [])], found)))
-    attack = replace(parse(one.bank or "loss").attack, name=name, needs=needs, kind="reprogrammed")
-    if not one.bank:
-        attack = replace(attack, kind="head", citation="this project: logistic regression on the passive scores")
+    attack = HEAD if own is None else own.chosen.attack
+    attack = replace(attack, name=name, needs=needs, kind="reprogrammed" if one.bank else "head")
     chosen = Chosen(name, attack, {})
     overlap = len(measured & one.seen)
     if overlap:
@@ -152,10 +158,10 @@ def _apply(name: str, one: SavedHead, scored: Sequence[Scored], measured: set[st
     columns: list[str] = []
     if one.attacks:
         parts.append(passive_scores([found[part] for part in one.attacks]))
-        columns += one.attacks
-    passes = 1 + sum(found[part].passes - 1 for part in one.attacks if found[part].passes > 1)
+        columns += [column for part in one.attacks for column in found[part].columns]
+    passes = passes_together([found[part] for part in one.attacks])
     if own is not None and own.bank is not None:
-        parts.append(own.bank.features)
+        parts.append(own.bank.table)
         columns += own.bank.names
         passes += own.bank.passes
     if tuple(columns) != one.columns:
@@ -168,13 +174,16 @@ def _apply(name: str, one: SavedHead, scored: Sequence[Scored], measured: set[st
 
 def _labels_needed(parts: Sequence[str], found: dict[str, Scored]) -> list[str]:
     """What the features themselves take from this audit's labels: shots for prefixes."""
-    needs = [need for part in parts for need in parse(part).attack.needs if need not in ("labels", "reference")]
+    attacks = [found[part].chosen.attack for part in parts if part in found]
+    needs = [need for one in attacks for need in one.needs if need not in ("labels", "reference")]
     shots = any(found[part].used for part in parts if part in found)
     return needs + (["labelled records (shots)"] if shots and not needs else [])
 
 
 def _digest(content: Content) -> str:
-    """Hash of a text without its case and spacing, as duplicates are found."""
+    """Hash of a text without its case and spacing, or of pixels, as duplicates are found."""
+    if isinstance(content, Picture):
+        return content.digest
     text = " ".join(as_text(content).casefold().split())
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -12,13 +12,12 @@ from jaxtyping import Int
 
 from repromia.errors import AttackError, TargetError
 from repromia.frequencies import token_frequencies
-from repromia.programs import Binding, Identity, Program, Target
+from repromia.programs import Binding, Identity, Program, Target, TextTarget, identity_of, text_target
 from repromia.programs.prefixes import visible_texts
 from repromia.programs.registry import plan_for
-from repromia.programs.saved import dump_soft_prompt, parse_soft_prompt
-from repromia.programs.soft_prompt import SoftPrompt
+from repromia.programs.saved import Learned, dump_program, parse_program
 from repromia.records import Records, content_digest
-from repromia.signals import TokenSignals, join
+from repromia.signals import Signals, TokenSignals, join
 from repromia.store import Store, code_digest, digest
 from repromia.targets.endpoint import EndpointModel
 
@@ -29,7 +28,10 @@ PART_TEXTS = 64  # the same at an endpoint, whose slow answers should be seen to
 
 @dataclass
 class Cost:
-    """What a view cost: forward passes a record, tokens fed (padding included), seconds. Zero when stored before."""
+    """What a view cost: forward passes a record, tokens fed (padding included) or denoiser evaluations, seconds.
+
+    Zero when stored before, or shared with a view that was asked earlier.
+    """
 
     of: str
     program: str
@@ -53,13 +55,20 @@ class Views:
     binding: Binding
     store: Store
     costs: list[Cost] = field(default_factory=list)
-    memory: dict[str, tuple[TokenSignals, ...]] = field(default_factory=dict)
+    memory: dict[str, tuple[Signals, ...]] = field(default_factory=dict)
     _bound: dict[str, Program] = field(default_factory=dict)
     _facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def modality(self) -> str:
+        """What kind of model is asked."""
+        return self.targets["target"].modality
 
     def measure_longest(self) -> None:
         """Finds the longest record in tokens. An endpoint is asked the plain view for it, which every audit needs."""
         target = self.targets["target"]
+        if not isinstance(target, TextTarget):
+            return
         sequences = target.encode(self.records.contents, self.records.ids)
         if isinstance(target, EndpointModel):
             self.ask("target", Identity())
@@ -69,15 +78,25 @@ class Views:
         self.binding = replace(self.binding, longest=max(lengths))
 
     def add_reference(self, reference: Target) -> None:
-        """A model to compare with. Raises TargetError unless it cuts the records into the target's tokens."""
+        """A model to compare with. Raises TargetError unless it sees the records as the target does."""
+        from repromia.targets.diffusion import DiffusionModel
         from repromia.targets.language import LanguageModel, check_same_tokens
 
         target = self.targets["target"]
+        if reference.modality != target.modality:
+            raise TargetError(
+                "The reference is another kind of model than the target.",
+                expected=target.modality,
+                found=reference.modality,
+            )
         self.targets["reference"] = reference
+        if isinstance(target, DiffusionModel) and isinstance(reference, DiffusionModel):
+            target.check_same_inputs(reference)
+            return
         if isinstance(target, LanguageModel) and isinstance(reference, LanguageModel):
             check_same_tokens(target, reference, self.records.contents)
             return
-        ours, theirs = (self.ask(of, Identity())[0].token for of in get_args(Of))
+        ours, theirs = (_tokens(self.ask(of, Identity())[0]) for of in get_args(Of))
         if not np.array_equal(ours, theirs):
             raise TargetError(
                 "The reference has another tokenizer than the target.",
@@ -88,7 +107,7 @@ class Views:
 
     def program(self, plan_name: str, options: dict[str, Any]) -> Program:
         """The bound program; learned at most once, and read back where an earlier run learned it."""
-        plan = plan_for(plan_name, options)
+        plan = plan_for(plan_name, options, self.modality)
         name = repr(plan)
         if name not in self._bound:
             self._bound[name] = self._bind(plan)
@@ -111,10 +130,10 @@ class Views:
         )
         stored = self.store.get_json(key)
         if stored is not None:
-            return parse_soft_prompt(stored)
+            return parse_program(stored)
         program = plan.bind(binding)
-        if isinstance(program, SoftPrompt):
-            self.store.put_json(key, dump_soft_prompt(program))
+        if isinstance(program, Learned):
+            self.store.put_json(key, dump_program(program))
         return program
 
     def _refuse_learned_on_eval(self, program: Program) -> None:
@@ -131,15 +150,15 @@ class Views:
                 hint="audit other records, or learn the program anew",
             )
 
-    def ask(self, of: Of, program: Program, rows: Int[np.ndarray, " row"] | None = None) -> tuple[TokenSignals, ...]:
+    def ask(self, of: Of, program: Program, rows: Int[np.ndarray, " row"] | None = None) -> tuple[Any, ...]:
         """Signals of all records, or of some rows, under a program. Raises AttackError without that model."""
         if of not in self.targets:
             raise AttackError(
                 "There is no reference model.",
                 hint="name one with --reference: the checkpoint before fine-tuning is best",
             )
-        if isinstance(program, SoftPrompt) and program.is_identity:
-            program = Identity()
+        if isinstance(program, Learned) and program.is_identity:
+            program = identity_of(program)
         key = f"{self.targets[of].fingerprint} {program.key}"
         if key in self.memory:
             known = self.memory[key]
@@ -149,29 +168,62 @@ class Views:
         self.memory[key] = self._ask_parts(of, program, self.records)
         return self.memory[key]
 
-    def _ask_parts(self, of: Of, program: Program, records: Records) -> tuple[TokenSignals, ...]:
+    def ask_together(self, of: Of, programs: Sequence[Program]) -> None:
+        """Ask part by part instead of program by program, so that programs share what they can within a part.
+
+        A program that fails is left out: asked by itself later, it fails with its reason.
+        """
         target = self.targets[of]
-        began, fed, variants = time.perf_counter(), target.tokens_asked, 1
-        parts: list[tuple[TokenSignals, ...]] = []
-        name = f"{of}: {type(program).__name__}"
-        with self.binding.progress.step(name, len(records)) as bar:
-            size = min(PART_TEXTS, PART_RECORDS) if isinstance(target, EndpointModel) else PART_RECORDS
-            for at in range(0, len(records), size):
-                part = records.take(range(at, min(at + size, len(records))))
+        wanted = {f"{target.fingerprint} {one.key}": one for one in programs}
+        found: dict[str, list[tuple[Signals, ...]]] = {key: [] for key in wanted if key not in self.memory}
+        spent = {key: [0, 0.0] for key in found}
+        with self.binding.progress.step(f"{of}: {len(found)} programs", len(self.records) * len(found)) as bar:
+            for part in self._parts(target, self.records):
+                for key in list(found):
+                    began, fed = time.perf_counter(), target.asked
+                    try:
+                        found[key].append(self._ask_part(target, wanted[key], part))
+                    except (AttackError, RuntimeError, MemoryError):
+                        del found[key]
+                        continue
+                    spent[key][0] += target.asked - fed
+                    spent[key][1] += time.perf_counter() - began
+                    bar.advance(len(part))
+        for key, parts in found.items():
+            self.memory[key] = _joined(parts)
+            self._count(of, wanted[key], self.records, self.memory[key], int(spent[key][0]), spent[key][1])
+
+    def _parts(self, target: Target, records: Records) -> Iterator[Records]:
+        size = getattr(target, "part_records", PART_RECORDS)
+        if isinstance(target, EndpointModel):
+            size = min(PART_TEXTS, PART_RECORDS)
+        for at in range(0, len(records), size):
+            yield records.take(range(at, min(at + size, len(records))))
+
+    def _ask_parts(self, of: Of, program: Program, records: Records) -> tuple[Signals, ...]:
+        target = self.targets[of]
+        began, fed = time.perf_counter(), target.asked
+        parts: list[tuple[Signals, ...]] = []
+        with self.binding.progress.step(f"{of}: {type(program).__name__}", len(records)) as bar:
+            for part in self._parts(target, records):
                 parts.append(self._ask_part(target, program, part))
-                variants = len(parts[-1])
                 bar.advance(len(part))
         program.close()
-        joined = tuple(join([part[variant] for part in parts]) for variant in range(variants))
-        tokens = target.tokens_asked - fed
-        seconds = time.perf_counter() - began
-        self.costs.append(Cost(of, type(program).__name__, len(records), variants, tokens, round(seconds, 3)))
-        self.store.event("view", of=of, program=type(program).__name__, records=len(records), tokens=tokens)
+        joined = _joined(parts)
+        self._count(of, program, records, joined, target.asked - fed, time.perf_counter() - began)
         return joined
 
-    def _ask_part(self, target: Target, program: Program, part: Records) -> tuple[TokenSignals, ...]:
+    def _count(
+        self, of: Of, program: Program, records: Records, answers: tuple[Signals, ...], fed: int, seconds: float
+    ) -> None:
+        name = getattr(program, "label", type(program).__name__)
+        passes = sum(1 if isinstance(one, TokenSignals) else len(one.t) for one in answers)
+        self.costs.append(Cost(of, name, len(records), passes, fed, round(seconds, 3)))
+        self.store.event("view", of=of, program=type(program).__name__, records=len(records), tokens=fed)
+
+    def _ask_part(self, target: Target, program: Program, part: Records) -> tuple[Signals, ...]:
         key = digest("view", code_digest(), target.fingerprint, program.key, part.digest())
-        found: list[TokenSignals] = []
+        found: list[Signals] = []
         while (one := self.store.get(f"{key}-{len(found)}")) is not None:
             found.append(one)
         count = self.store.get_json(key)
@@ -189,19 +241,29 @@ class Views:
         key = f"{name} {corpus}"
         if key not in self._facts:
             self._facts[key] = (
-                visible_texts(self.targets["target"], self.records)
+                visible_texts(text_target(self.targets["target"]), self.records)
                 if name == "texts"
                 else token_frequencies(self.binding, corpus=corpus)
             )
         return self._facts[key]
 
-    def soft_prompts(self) -> dict[str, SoftPrompt]:
+    def learned(self) -> dict[str, Learned]:
         """Learned programs by plan, the identity left out."""
-        return {name: one for name, one in self._bound.items() if isinstance(one, SoftPrompt) and not one.is_identity}
+        return {name: one for name, one in self._bound.items() if isinstance(one, Learned) and not one.is_identity}
 
     def cost_table(self) -> tuple[dict[str, Any], ...]:
         """What was asked and what it cost, in order."""
         return tuple(asdict(cost) for cost in self.costs)
+
+
+def _joined(parts: Sequence[tuple[Signals, ...]]) -> tuple[Signals, ...]:
+    """The parts one after the other, variant by variant."""
+    return tuple(join([part[variant] for part in parts]) for variant in range(len(parts[0])))
+
+
+def _tokens(signals: Signals) -> Int[np.ndarray, " token"]:
+    assert isinstance(signals, TokenSignals)  # noqa: S101 — of a model that reads text
+    return signals.token
 
 
 def take_fact(fact: Any, rows: Sequence[int] | Int[np.ndarray, " row"]) -> Any:

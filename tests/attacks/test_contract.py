@@ -54,7 +54,7 @@ def test_one_finite_number_a_record_whatever_their_order(
     spec = specs.get(name, name)
     scores = score(spec, views)
     assert scores.shape[0] == len(few)
-    assert (scores.ndim == 2) == registry()[name].head
+    assert (scores.ndim == 2) == (registry()[name].bank is not None)
     assert np.isfinite(scores).all()
     turned = make_views(models.leaky, models.base, few.take(range(len(few))[::-1]))
     np.testing.assert_allclose(score(spec, turned)[::-1], scores, atol=1e-4)

@@ -128,15 +128,15 @@ def test_what_is_not_computed_again_is_not_counted(layers: int, models: SmallMod
         block.mlp.register_forward_hook(lambda _module, _args, output: ran.append(output[..., 0].numel()))
         for block in decoder_blocks(target.model)
     ]
-    target.tokens_asked = 0
+    target.asked = 0
     try:
         variants = SkippedLayers().ask(target, records)
     finally:
         for handle in handles:
             handle.remove()
-    assert abs(target.tokens_asked - sum(ran) / layers) <= len(variants)  # whole tokens, rounded down
-    assert padded <= target.tokens_asked
-    assert layers == 1 or target.tokens_asked < len(variants) * padded
+    assert abs(target.asked - sum(ran) / layers) <= len(variants)  # whole tokens, rounded down
+    assert padded <= target.asked
+    assert layers == 1 or target.asked < len(variants) * padded
 
 
 class Thinned(nn.Module):

@@ -126,11 +126,11 @@ def test_tied_matrices_stay_tied(models: SmallModels) -> None:
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "mamba"])
 def test_weight_noise_is_the_noised_copys_answer(architecture: str, models: SmallModels, records: Records) -> None:
     target = target_of(tiny(architecture), models.base.tokenizer)
-    target.tokens_asked = 0
+    target.asked = 0
     answers = WeightNoise(0.2, draws=2).ask(target, records)
     sequences = target.encode(records.contents)
     longest = max(len(one.ids) for one in sequences)
-    assert target.tokens_asked >= 2 * len(records) * longest
+    assert target.asked >= 2 * len(records) * longest
     (plain,) = Identity().ask(target, records)
     (none,) = WeightNoise(0.0, draws=1).ask(target, records)
     np.testing.assert_allclose(none.logprob, plain.logprob, atol=1e-5)
@@ -250,14 +250,14 @@ def test_closing_frees_the_copy_and_asking_again_makes_the_same(models: SmallMod
 
 
 def test_what_the_copy_is_asked_counts_for_the_target(models: SmallModels, records: Records) -> None:
-    target = replace(models.leaky, tokens_asked=0)
+    target = replace(models.leaky, asked=0)
     program = QUICK.bind(binding_of(models, target))
     program.ask(target, records)
-    began = target.tokens_asked
+    began = target.asked
     padded = len(records) * max(len(one.ids) for one in target.encode(records.contents))
     assert began > padded  # the samples too
     program.ask(target, records)
-    assert target.tokens_asked == began + padded
+    assert target.asked == began + padded
 
 
 def test_a_copy_is_a_model_with_a_state_of_its_own(models: SmallModels) -> None:

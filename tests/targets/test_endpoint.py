@@ -94,7 +94,7 @@ def test_figures_are_those_of_the_model_itself(server: LocalServer, direct: Lang
     got, expected = ask(model, texts), direct.signals(direct.encode(texts))
     assert np.array_equal(got.offsets, expected.offsets)
     np.testing.assert_allclose(got.logprob, expected.logprob, atol=1e-4)
-    assert model.tokens_asked == sum(len(one.ids) for one in direct.encode(texts)) == server.tokens_read
+    assert model.asked == sum(len(one.ids) for one in direct.encode(texts)) == server.tokens_read
     assert [len(one["prompt"]) for one in server.asked[:3]] == [4, 4, 4]
     for name in ("mean", "std", "top_logprob"):
         assert np.isnan(getattr(got, name)).all()

@@ -300,11 +300,11 @@ def test_logits_of_a_large_vocabulary_never_exist_at_once(models: SmallModels) -
     assert max(sizes) <= 2**24 < fed * 50_000 / 5
 
 
-def test_tokens_asked_counts_padding_and_prefix(models: SmallModels, sequences: list[TokenSequence]) -> None:
+def test_asked_counts_padding_and_prefix(models: SmallModels, sequences: list[TokenSequence]) -> None:
     for architecture, prefixes in (("llama", 1), ("mamba", 1 + len(sequences))):  # read once, or for each record
         target = target_of(tiny(architecture), models.base.tokenizer)
         with torch.no_grad():
             prefix = target.key_values(torch.arange(10))
         target.signals(sequences, prefix)
         padded = len(sequences) * max(len(sequence.ids) for sequence in sequences)
-        assert target.tokens_asked == padded + 10 * prefixes, architecture
+        assert target.asked == padded + 10 * prefixes, architecture

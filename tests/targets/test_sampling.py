@@ -58,10 +58,10 @@ def test_samples_are_texts_of_the_model(target: LanguageModel) -> None:
 
 def test_drawn_tokens_are_counted(models: SmallModels) -> None:
     target = target_of(tiny("llama"), models.base.tokenizer)
-    target.tokens_asked = 0
+    target.asked = 0
     found = drawn(target, 150, 2)
     assert len(found) == 150
-    assert target.tokens_asked == 300
+    assert target.asked == 300
 
 
 def far_from(counts: np.ndarray, odds: np.ndarray) -> bool:

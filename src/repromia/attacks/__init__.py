@@ -14,8 +14,11 @@ from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from pkgutil import iter_modules
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from pkgutil import walk_packages
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import numpy as np
+from jaxtyping import Float
 
 from repromia.errors import AttackError
 from repromia.options import typed
@@ -23,6 +26,7 @@ from repromia.result import Kind
 from repromia.signals import Scores, TokenSignals
 
 Of = Literal["target", "reference"]
+Modality = Literal["language", "diffusion"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,36 @@ class AskBank:
     """Marks a parameter: the features of a bank of programs, which the attack's options name."""
 
 
+@dataclass(frozen=True)
+class Variants:
+    """What an attack returns that papers tune on the records they measure: a score a variant.
+
+    The one with the best AUC on the select role becomes the attack's score; a head may read all of them.
+    """
+
+    names: tuple[str, ...]
+    scores: Float[np.ndarray, "record variant"]
+
+
+@dataclass(frozen=True)
+class BankRecipe:
+    """How a bank of programs is asked and read.
+
+    specs: the programs that the options name. statistics: features of (plain view, view under a program, whether the
+    tokens changed). families: the family of a program where it is not its own name. plain: the program that the
+    others are compared with. anchor: programs whose features' mean is a score by itself, which the head hardly
+    shrinks. beside_passive: whether the head reads the passive scores too. reach: see `repromia.heads`.
+    """
+
+    specs: Callable[[dict[str, Any]], tuple[str, ...]]
+    statistics: Callable[[dict[str, Any]], Callable[[Any, Any, bool], Float[np.ndarray, "record feature"]]]
+    families: dict[str, str]
+    plain: str = "identity"
+    anchor: str = ""
+    beside_passive: bool = True
+    reach: float | None = None
+
+
 Mark = Ask | Fact | AskBank
 Plain = Annotated[TokenSignals, Ask("identity")]
 Reference = Annotated[TokenSignals, Ask("identity", of="reference")]
@@ -59,17 +93,19 @@ class Attack:
     """A registered attack.
 
     kind, access, needs: what the report says about it. default: part of the attack list `default`.
-    head: the function returns features (record, feature), and a head fitted on the fit role makes the scores.
+    bank: the function returns features (record, feature) of this bank, and a head fitted on the fit role makes the
+    scores.
     """
 
     name: str
-    function: Callable[..., Scores]
+    function: Callable[..., Scores | Variants]
     kind: Kind
     access: str
     needs: tuple[str, ...]
     citation: str
     default: bool
-    head: bool = False
+    bank: BankRecipe | None = None
+    modality: Modality = "language"
 
     @property
     def inputs(self) -> dict[str, tuple[Mark, bool]]:
@@ -93,7 +129,9 @@ class Attack:
 
     @property
     def free(self) -> bool:
-        """Whether it needs nothing but the plain view, which every audit asks for."""
+        """Whether a learned attack brings it as a rival: it asks for nothing but the plain view, or is passive."""
+        if self.modality != "language":  # no view is plain: every passive attack asks in a way of its own
+            return self.kind == "passive" and self.default
         marks = {mark for mark, _ in self.inputs.values()}
         return self.kind == "passive" and marks <= {Ask("identity"), Fact("texts")}
 
@@ -120,11 +158,7 @@ class Chosen:
         """The programs named: in place of the reference, or as a bank."""
         if self.reference:
             return (self.reference,)
-        if not self.attack.head:
-            return ()
-        from repromia.attacks.probe_bank import bank_specs
-
-        return bank_specs(self.options["preset"], self.options["programs"])
+        return self.attack.bank.specs(self.options) if self.attack.bank is not None else ()
 
     @property
     def inputs(self) -> dict[str, tuple[Mark, bool]]:
@@ -139,9 +173,10 @@ class Chosen:
         }
 
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 SELF_REFERENCE = "wbc:reference=noise_and_repair"  # needs no second model: part of the attack list `default`
 TEXT_BANK = "probe_bank:preset=text_only"  # what an endpoint allows
-_REGISTRY: dict[str, Attack] = {}
+_REGISTRY: dict[tuple[str, str], Attack] = {}
 
 
 def attack(
@@ -151,41 +186,50 @@ def attack(
     kind: Kind = "passive",
     needs: tuple[str, ...] = (),
     default: bool = True,
-    head: bool = False,
-) -> Callable[[Callable[..., Scores]], Callable[..., Scores]]:
-    """Register a function as an attack under its own name."""
+    bank: BankRecipe | None = None,
+    modality: Modality = "language",
+) -> Callable[[Function], Function]:
+    """Register a function as an attack on this kind of model, under its own name."""
 
-    def register(function: Callable[..., Scores]) -> Callable[..., Scores]:
+    def register(function: Function) -> Function:
         name = function.__name__
-        _REGISTRY[name] = Attack(name, function, kind, access, needs, citation, default, head)
+        _REGISTRY[modality, name] = Attack(name, function, kind, access, needs, citation, default, bank, modality)
         return function
 
     return register
 
 
-def registry() -> dict[str, Attack]:
-    """All attacks by name: of this package, of other packages' entry points, and what was registered since."""
+def registry(modality: Modality = "language") -> dict[str, Attack]:
+    """Attacks on a kind of model by name: this package's, other packages' entry points', and what came since."""
     _import_all()
-    return dict(sorted(_REGISTRY.items()))
+    return {name: one for (kind, name), one in sorted(_REGISTRY.items()) if kind == modality}
 
 
 @cache
 def _import_all() -> None:
-    for module in iter_modules(__path__):
-        import_module(f"{__name__}.{module.name}")
+    for module in walk_packages(__path__, f"{__name__}."):
+        import_module(module.name)
     for entry in entry_points(group="repromia.attacks"):
         entry.load()
 
 
-def choose(specs: tuple[str, ...], *, reference: bool, weights: bool = True) -> list[Chosen]:
+def choose(
+    specs: tuple[str, ...],
+    *,
+    reference: bool,
+    weights: bool = True,
+    modality: Modality = "language",
+    captions: bool = False,
+) -> list[Chosen]:
     """Attacks from specs such as `loss`, `min_k:k=0.1`, `default`, `passive` or `all`.
 
-    `default` and `passive` leave out what needs a reference when there is none, and what needs weights or whole
-    distributions of a target that has none to show (an endpoint); an attack that is named is kept, and fails
+    `default` and `passive` leave out what needs a reference or captions when there are none, and what needs weights or
+    whole distributions of a target that has none to show (an endpoint); an attack that is named is kept, and fails
     visibly. With a learned attack come those that cost no forward pass of their own: its rivals. Raises AttackError
     with the nearest name, or with the options there are.
     """
-    known = registry()
+    known = registry(modality)
+    absent = {need for need, there in (("reference", reference), ("captions", captions)) if not there}
     rows: dict[str, Chosen] = {}
     for spec in specs:
         names = [
@@ -195,26 +239,27 @@ def choose(specs: tuple[str, ...], *, reference: bool, weights: bool = True) -> 
             or (spec == "default" and one.default)
             or (spec == "passive" and one.default and one.kind in ("passive", "reference"))
         ]
-        usable = [name for name in names if reference or "reference" not in known[name].needs]
-        usable += [SELF_REFERENCE] if spec in ("default", "all") else []
+        usable = [name for name in names if not absent & {*known[name].needs}]
+        usable += [SELF_REFERENCE] if spec in ("default", "all") and modality == "language" else []
         if not weights:
-            usable = [name for name in usable if parse(name).attack.logprobs_suffice]
+            usable = [name for name in usable if parse(name, modality).attack.logprobs_suffice]
             usable += [TEXT_BANK] if spec in ("default", "all") else []
         for one in usable if names else [spec]:
-            rows.setdefault(one, parse(one))
+            rows.setdefault(one, parse(one, modality))
     if any(row.attack.kind == "reprogrammed" for row in rows.values()):
         for name in (name for name, one in known.items() if one.free and (weights or one.logprobs_suffice)):
-            rows.setdefault(name, parse(name))
+            if not absent & {*known[name].needs}:
+                rows.setdefault(name, parse(name, modality))
     return list(rows.values())
 
 
-def parse(spec: str) -> Chosen:
+def parse(spec: str, modality: Modality = "language") -> Chosen:
     """`name:option=value:option=value` to an attack with options. Raises AttackError.
 
     Attacks that take a reference also know `reference=PROGRAM`, such as `reference=noise_and_repair/noise=0.4`.
     """
     name, *given = spec.split(":")
-    known = registry()
+    known = registry(modality)
     if name not in known:
         near = get_close_matches(name, known, n=1)
         raise AttackError(

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Float
 
-from repromia.attacks import AskBank, attack
+from repromia.attacks import AskBank, BankRecipe, attack
 from repromia.errors import AttackError
 from repromia.signals import TokenSignals
 
@@ -70,12 +70,19 @@ FAMILIES = {
 }
 
 
+RECIPE = BankRecipe(
+    specs=lambda options: bank_specs(options["preset"], options["programs"]),
+    statistics=lambda options: bank_statistics(options["statistics"]),
+    families=FAMILIES,
+)
+
+
 @attack(
     citation="this project (docs/results/probe_bank.md)",
     access="weights (text_only: log-probabilities)",
     kind="reprogrammed",
     needs=("labels",),
-    head=True,
+    bank=RECIPE,
 )
 def probe_bank(
     bank: Annotated[Features, AskBank()],

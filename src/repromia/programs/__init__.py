@@ -13,29 +13,23 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from repromia.errors import AttackError
 from repromia.records import Content, LabelledRecords, Records
-from repromia.signals import TokenSignals
+from repromia.signals import Signals, TokenSignals
 
 if TYPE_CHECKING:
     from repromia.progress import Progress
     from repromia.targets.language import LanguageModel
 
 
+@runtime_checkable
 class Target(Protocol):
-    """What every target can do: a model with weights, or one that only answers.
-
-    `encode` gives what `signals` takes, one entry a content.
-    """
+    """What every target can do, whatever kind of model it is."""
 
     name: str
+    modality: Any  # "language" or "diffusion"
 
     @property
-    def context(self) -> int:
-        """Longest input in tokens, prefix included."""
-        ...
-
-    @property
-    def tokens_asked(self) -> int:
-        """Tokens fed to it so far."""
+    def asked(self) -> int:
+        """Tokens fed to it, or denoiser evaluations, so far."""
         ...
 
     @property
@@ -47,6 +41,19 @@ class Target(Protocol):
         """What a reader of the report needs to know about it."""
         ...
 
+
+@runtime_checkable
+class TextTarget(Target, Protocol):
+    """What reads text: a model with weights, or one that only answers.
+
+    `encode` gives what `signals` takes, one entry a content.
+    """
+
+    @property
+    def context(self) -> int:
+        """Longest input in tokens, prefix included."""
+        ...
+
     def encode(self, contents: Sequence[Content], ids: Sequence[str] | None = None) -> list[Any]:
         """Contents as it is asked about them."""
         ...
@@ -56,11 +63,23 @@ class Target(Protocol):
         ...
 
 
+def text_target(target: Target) -> TextTarget:
+    """The target as one that reads text. Raises AttackError."""
+    if not isinstance(target, TextTarget):
+        raise AttackError("This program asks models that read text.", found=type(target).__name__)
+    return target
+
+
 def has_weights(target: Target) -> bool:
     """Whether the target is a model in memory, and not an endpoint."""
-    from repromia.targets.language import LanguageModel
+    from repromia.targets.endpoint import EndpointModel
 
-    return isinstance(target, LanguageModel)
+    return not isinstance(target, EndpointModel)
+
+
+def takes_captions(target: Target) -> bool:
+    """Whether the model is asked with a caption (or class) beside each image."""
+    return bool(getattr(getattr(target, "denoiser", None), "conditional", False))
 
 
 def weights_of(target: Target, program: str) -> LanguageModel:
@@ -93,7 +112,7 @@ class Binding:
 
 @runtime_checkable
 class Program(Protocol):
-    """A way to ask a language model about records."""
+    """A way to ask a model about records."""
 
     @property
     def key(self) -> str:
@@ -110,7 +129,7 @@ class Program(Protocol):
         """What a reader should know: shots used, step chosen, …"""
         ...
 
-    def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
+    def ask(self, target: Target, records: Records) -> tuple[Signals, ...]:
         """The target's signals: one entry, or one a variant for programs that ask several times."""
         ...
 
@@ -162,10 +181,17 @@ def at_least(least: float, **options: float) -> None:
             raise AttackError(f"The option {name} is at least {least:g}.", found=f"{name}={value:g}")
 
 
+def identity_of(program: Program) -> Program:
+    """The same question about unchanged records, asked of the unchanged model."""
+    found: Program = getattr(program, "identity", None) or Identity()
+    return found
+
+
 @dataclass(frozen=True)
 class Identity(Fixed):
     """The record as it is."""
 
     def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
         """Signals of the unchanged records."""
-        return (target.signals(target.encode(records.contents, records.ids)),)
+        model = text_target(target)
+        return (model.signals(model.encode(records.contents, records.ids)),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from repromia.errors import AttackError
-from repromia.programs import Fixed, Target
-from repromia.records import Chat, Completion, Content, Records, as_text
+from repromia.programs import Fixed, Target, text_target
+from repromia.records import Chat, Completion, Content, Picture, Records, as_text
 from repromia.signals import TokenSignals
 
 if TYPE_CHECKING:
@@ -24,10 +24,17 @@ def edited(content: Content, edit: Callable[[str], str]) -> Content:
     match content:
         case str():
             return edit(content)
+        case Picture():
+            raise AttackError("Images cannot be edited as text.")
         case Chat(turns):
             return Chat(tuple((role, edit(text)) for role, text in turns))
         case Completion(prompt, completion):
             return Completion(edit(prompt), edit(completion))
+
+
+def _asked(target: Target, contents: Sequence[Content], records: Records) -> TokenSignals:
+    model = text_target(target)
+    return model.signals(model.encode(contents, records.ids))
 
 
 def generator_for(content: Content, seed: int, variant: int) -> np.random.Generator:
@@ -50,7 +57,7 @@ class LowerCase(Edit):
     def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
         """Signals of the lower-cased records."""
         lowered = [edited(content, str.lower) for content in records.contents]
-        return (target.signals(target.encode(lowered, records.ids)),)
+        return (_asked(target, lowered, records),)
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class WordSwaps(Edit):
         for content in records.contents:
             generator = generator_for(content, self.seed, copy)
             contents.append(edited(content, partial(swap_words, share=self.share, generator=generator)))
-        return target.signals(target.encode(contents, records.ids))
+        return _asked(target, contents, records)
 
 
 def swap_words(text: str, share: float, generator: np.random.Generator) -> str:
@@ -125,4 +132,4 @@ class MaskedNeighbours(Edit):
             generator = generator_for(content, self.seed, copy)
             edit = partial(masked.neighbour, share=self.share, top=self.top, generator=generator)
             contents.append(edited(content, edit))
-        return target.signals(target.encode(contents, records.ids))
+        return _asked(target, contents, records)

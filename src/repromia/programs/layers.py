@@ -47,7 +47,7 @@ class SkippedLayers(Fixed):
             for skip in chosen:
                 with skipped(blocks, skip, inputs, outputs):
                     hidden = target.hidden(input_ids=ids)
-                target.tokens_asked -= ids.numel() * (skip + 1) // len(blocks)
+                target.asked -= ids.numel() * (skip + 1) // len(blocks)
                 yield hidden
 
         return target.ask(target.encode(records.contents, records.ids), way)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from repromia.errors import AttackError
 from repromia.learn import RECIPES, Recipe, learn_soft_prompt
-from repromia.programs import Binding, Program, weights_of
+from repromia.programs import Binding, Program, text_target, weights_of
 from repromia.programs.saved import load_soft_prompt
 from repromia.programs.soft_prompt import SoftPrompt
 from repromia.records import content_digest
@@ -65,10 +65,11 @@ class LearnedSoftPrompt:
 
 
 def _check_room(length: int, binding: Binding) -> None:
-    if length + binding.longest > binding.target.context:
+    context = text_target(binding.target).context
+    if length + binding.longest > context:
         raise AttackError(
             "The soft prompt does not fit beside the longest record.",
-            expected=f"at most {binding.target.context} tokens together",
+            expected=f"at most {context} tokens together",
             found=f"{length} prompt tokens and a record of {binding.longest}",
             hint="cut records with --max-tokens, or ask for a shorter prompt (reprogram:length=…)",
         )

@@ -36,12 +36,22 @@ PLANS: dict[str, type[Any]] = {
 }
 
 
-def plan_for(spec: str, options: dict[str, Any]) -> Plan:
+def plans(modality: str) -> dict[str, type[Any]]:
+    """The plans for a kind of model, by name."""
+    if modality == "diffusion":
+        from repromia.programs.diffusion import PLANS as DIFFUSION
+
+        return DIFFUSION
+    return PLANS
+
+
+def plan_for(spec: str, options: dict[str, Any], modality: str = "language") -> Plan:
     """The plan `name/option=value/…`, with those of an attack's options that it knows. Raises AttackError."""
     name, *given = spec.split("/")
-    if name not in PLANS:
-        raise AttackError(f"There is no program {name!r}.", expected=", ".join(PLANS))
-    kind = PLANS[name]
+    known = plans(modality)
+    if name not in known:
+        raise AttackError(f"There is no program {name!r}.", expected=", ".join(known))
+    kind = known[name]
     defaults = {one.name: one.default for one in fields(kind)}
     chosen = {key: value for key, value in options.items() if key in defaults}
     for part in given:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from safetensors import SafetensorError
@@ -42,6 +42,40 @@ def load_soft_prompt(path: Path) -> SoftPrompt:
             expected="a .safetensors file with a .json beside it, as an audit writes under OUT/programs/",
             found=f"{type(error).__name__}: {error}",
         ) from error
+
+
+@runtime_checkable
+class Learned(Protocol):
+    """A learned program: it can be written down and read back, and may turn out to be the identity."""
+
+    kind: str
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether nothing that was learned did better than asking as it is."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write `path` (.safetensors) and `path` with .json."""
+        ...
+
+    def dump(self) -> dict[str, Any]:
+        """The program as JSON values."""
+        ...
+
+
+def dump_program(program: Learned) -> dict[str, Any]:
+    """A learned program as JSON values, whatever its kind."""
+    return {"kind": program.kind, **program.dump()}
+
+
+def parse_program(value: dict[str, Any]) -> Any:
+    """The inverse of `dump_program`."""
+    if value["kind"] == "perturbation":
+        from repromia.programs.perturbation import parse_perturbation
+
+        return parse_perturbation(value)
+    return parse_soft_prompt(value)
 
 
 def dump_soft_prompt(program: SoftPrompt) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,8 @@ class SoftPrompt:
     used: frozenset[str] = frozenset()
     seen: frozenset[str] = frozenset()
 
+    kind = "soft_prompt"
+
     @property
     def key(self) -> str:
         """Hash of the embeddings."""
@@ -50,6 +53,18 @@ class SoftPrompt:
 
     def close(self) -> None:
         """Nothing to free."""
+
+    def save(self, path: Path) -> None:
+        """Write `path` (.safetensors) and `path` with .json."""
+        from repromia.programs.saved import save_soft_prompt
+
+        save_soft_prompt(self, path)
+
+    def dump(self) -> dict[str, Any]:
+        """The program as JSON values."""
+        from repromia.programs.saved import dump_soft_prompt
+
+        return dump_soft_prompt(self)
 
     def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
         """Signals behind the prompt, whose key/values are computed once. Raises AttackError without weights."""

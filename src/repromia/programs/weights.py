@@ -38,7 +38,7 @@ class WeightNoise(Fixed):
         for draw in range(self.draws):
             copied = noised_copy(target, self.scale, seed=1000 * self.seed + draw)
             answers.append(copied.signals(sequences))
-            target.tokens_asked += copied.tokens_asked
+            target.asked += copied.asked
         return tuple(answers)
 
 
@@ -122,9 +122,9 @@ class RepairedCopy:
         """Signals of the copy. Raises AttackError where it cannot be made."""
         target = weights_of(target, "NoiseAndRepair")
         copied, self._repaired = self.plan.copy_of(self.binding)
-        before = copied.tokens_asked
+        before = copied.asked
         answers = copied.signals(copied.encode(records.contents, records.ids))
-        target.tokens_asked += copied.tokens_asked - before
+        target.asked += copied.asked - before
         return (answers,)
 
     def close(self) -> None:

@@ -12,11 +12,18 @@ from repromia.report.plots import RocPoints
 from repromia.report.words import Cell
 from repromia.result import AttackResult, AuditResult, Exposed, Gain, Kind, ProbeFamily
 
-__all__ = ["RocPoints", "render_html"]
+__all__ = ["Excerpt", "RocPoints", "render_html"]
 
 _LABELLED: Final = 8
 _GAINS_SHOWN: Final = 24
 _GAIN_ORDER: Final = ("best_passive", "same_supervision", "null_target", "blind", "identity")
+
+
+class Excerpt(NamedTuple):
+    """What is shown of a record: its text, and an image as a data URI."""
+
+    text: str
+    image: str = ""
 
 
 class _Row(NamedTuple):
@@ -39,6 +46,7 @@ class _Exposed(NamedTuple):
     share: str
     by_chance: str
     excerpt: str
+    image: str
 
 
 class _GainRow(NamedTuple):
@@ -69,11 +77,11 @@ class _Legend(NamedTuple):
     headline: bool
 
 
-def render_html(result: AuditResult, *, curves: Mapping[str, RocPoints], excerpts: Mapping[str, str]) -> str:
+def render_html(result: AuditResult, *, curves: Mapping[str, RocPoints], excerpts: Mapping[str, Excerpt]) -> str:
     """The whole report as one self-contained page.
 
     `curves` holds the exact ROC points of the eval role for each measured attack. `excerpts` maps record ids
-    to text shown beside the most exposed members; without it only ids are shown. The same input gives the
+    to what is shown beside the most exposed members; without it only ids are shown. The same input gives the
     same bytes.
     """
     from jinja2 import Environment, StrictUndefined
@@ -92,7 +100,7 @@ def _finalize(value: object) -> object:
     return value if hasattr(value, "__html__") else words.visible(str(value))
 
 
-def _context(result: AuditResult, curves: Mapping[str, RocPoints], excerpts: Mapping[str, str]) -> dict[str, Any]:
+def _context(result: AuditResult, curves: Mapping[str, RocPoints], excerpts: Mapping[str, Excerpt]) -> dict[str, Any]:
     rows = words.table_rows(result)
     fprs = words.all_fprs(result)
     gains = sorted(result.gains, key=lambda gain: _gain_order(result, gain))
@@ -239,7 +247,7 @@ def _labelled(rows: Sequence[AttackResult], headline: str) -> list[AttackResult]
     return [*first, *rest][:_LABELLED]
 
 
-def _exposed(result: AuditResult, entry: Exposed, excerpts: Mapping[str, str]) -> _Exposed:
+def _exposed(result: AuditResult, entry: Exposed, excerpts: Mapping[str, Excerpt]) -> _Exposed:
     row = next((row for row in words.table_rows(result) if row.name == result.exposed_by), None)
     members, nonmembers = (row.n_members, row.n_nonmembers) if row is not None else (0, 0)
     if entry.nonmember_share == 0:
@@ -250,7 +258,8 @@ def _exposed(result: AuditResult, entry: Exposed, excerpts: Mapping[str, str]) -
     bound = entry.nonmember_share or 3 / max(nonmembers, 1)
     number = f"{min(bound, 1.0) * members:,.1f}"
     by_chance = (number if entry.nonmember_share else f"at most {number}") if members and nonmembers else "unknown"
-    return _Exposed(entry, share, by_chance, words.excerpt(excerpts.get(entry.id, "")))
+    shown = excerpts.get(entry.id, Excerpt(""))
+    return _Exposed(entry, share, by_chance, words.excerpt(shown.text), shown.image)
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

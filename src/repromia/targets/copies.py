@@ -48,7 +48,7 @@ def noised_copy(target: LanguageModel, noise: float, *, seed: int, where: Where 
             weight.add_((drawn * (noise * spread)).to(weight.device, weight.dtype))
     adapter = target.adapter if where == "adapter" else True
     name = f"{target.name} with noise {noise:g}"
-    return replace(target, model=model, adapter=adapter, name=name, tokens_asked=0, _fingerprint="", _remembered={})
+    return replace(target, model=model, adapter=adapter, name=name, asked=0, _fingerprint="", _remembered={})
 
 
 def repair(

@@ -53,6 +53,8 @@ class EndpointModel:
     has_adapter: bool = field(default=False, init=False)
     _client: EndpointClient = field(init=False, repr=False, compare=False)
 
+    modality = "language"
+
     def __post_init__(self) -> None:
         self._client = EndpointClient(self.options)
 
@@ -62,7 +64,7 @@ class EndpointModel:
         return self.options.context
 
     @property
-    def tokens_asked(self) -> int:
+    def asked(self) -> int:
         """Tokens that the server said it read."""
         return self._client.tokens
 

@@ -29,7 +29,7 @@ def model_fingerprint(model: Any, encoder: Encoder, *, adapter: bool) -> str:
     for part in (_json(_settings(model.config)), _json(peft), repr(adapter), repr(policy)):
         hasher.update(part.encode())
     hasher.update(tokenizer_state(encoder.tokenizer).encode())
-    _add_weights(hasher, model)
+    add_weights(hasher, model)
     return hasher.hexdigest()
 
 
@@ -38,7 +38,7 @@ def masked_fingerprint(model: Any, tokenizer: Any) -> str:
     hasher = blake2b(digest_size=16)
     hasher.update(_json(_settings(model.config)).encode())
     hasher.update(tokenizer_state(tokenizer).encode())
-    _add_weights(hasher, model)
+    add_weights(hasher, model)
     return hasher.hexdigest()
 
 
@@ -51,7 +51,7 @@ def _json(value: object) -> str:
     return json.dumps(value, sort_keys=True, default=lambda one: sorted(one) if isinstance(one, set) else str(one))
 
 
-def _add_weights(hasher: blake2b, model: Any) -> None:
+def add_weights(hasher: blake2b, model: Any) -> None:
     for name, tensor in sorted(_all_weights(model).items()):
         hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         hasher.update(_raw_bytes(tensor))

@@ -43,14 +43,16 @@ class LanguageModel:
     context: int = 2048
     adapter: bool = True
     batch_tokens: int = 4096
-    tokens_asked: int = field(default=0, compare=False)
+    asked: int = field(default=0, compare=False)
     _fingerprint: str = field(default="", compare=False)
     _remembered: dict[str, Any] = field(default_factory=dict, compare=False)
 
+    modality = "language"
+
     def __post_init__(self) -> None:
-        asked = self.tokens_asked
+        asked = self.asked
         self._head = _find_head(self)
-        self.tokens_asked = asked  # of records, not of the eight tokens that told the head
+        self.asked = asked  # of records, not of the eight tokens that told the head
         if self._head is _own_logits:  # whole batches of logits then exist at once
             self.batch_tokens = min(self.batch_tokens, max(1, 8 * CHUNK_FLOATS // self.vocabulary))
 
@@ -95,9 +97,7 @@ class LanguageModel:
         """The same model with its adapter switched off: a reference at no cost in memory."""
         if not self.has_adapter:
             raise TargetError(f"{self.name} carries no adapter, so it has no base to compare with.")
-        return replace(
-            self, adapter=False, name=f"{self.name} (adapter off)", tokens_asked=0, _fingerprint="", _remembered={}
-        )
+        return replace(self, adapter=False, name=f"{self.name} (adapter off)", asked=0, _fingerprint="", _remembered={})
 
     def describe(self) -> dict[str, Any]:
         """What a reader of the report needs to know about this model."""
@@ -215,7 +215,7 @@ class LanguageModel:
         embedded = self.embed(prefix) if prefix.dim() == 1 else prefix
         with self.asking():
             output = self.model(inputs_embeds=embedded[None].to(self.embeddings.dtype), use_cache=True)
-        self.tokens_asked += len(embedded)
+        self.asked += len(embedded)
         return read_key_values(output) or embedded
 
     def embed(self, ids: Tensor) -> Float[Tensor, "*batch token width"]:
@@ -247,7 +247,7 @@ class LanguageModel:
         """
         inputs.setdefault("use_cache", "past_key_values" in inputs)
         fed = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"]
-        self.tokens_asked += fed.shape[0] * fed.shape[1]
+        self.asked += fed.shape[0] * fed.shape[1]
         if self._head is _own_logits:
             logits: Tensor = self.model(**inputs).logits
             return logits

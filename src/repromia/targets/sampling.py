@@ -64,7 +64,7 @@ def sample(
                 raise AttackError(
                     "The model cannot write text by itself.", found=f"{type(error).__name__}: {str(error)[:200]}"
                 ) from error
-            target.tokens_asked += drawn.numel()
+            target.asked += drawn.numel()
             found += [_until_end(row, end) for row in drawn.cpu().numpy()]
     return found
 

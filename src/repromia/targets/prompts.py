@@ -1,0 +1,60 @@
+"""What captions become: embeddings by the pipeline's own encode_prompt, or the number of a class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from repromia.targets.diffusion import Conditions
+
+
+def _plain(pipeline: Any, captions: list[str], *positional: None, **options: Any) -> tuple[Any, ...]:
+    device = next(pipeline.text_encoder.parameters()).device
+    encoded: tuple[Any, ...] = pipeline.encode_prompt(
+        captions, *positional, device=device, num_images_per_prompt=1, **options
+    )
+    return encoded
+
+
+def one_encoder(pipeline: Any, captions: list[str]) -> Conditions:
+    """Stable Diffusion 1 and 2."""
+    return {"text": _plain(pipeline, captions, do_classifier_free_guidance=False)[0]}
+
+
+def pooled(pipeline: Any, captions: list[str]) -> Conditions:
+    """Stable Diffusion XL: both encoders side by side, and the second one's summary."""
+    text, _, summary, _ = _plain(pipeline, captions, do_classifier_free_guidance=False)
+    return {"text": text, "pooled": summary}
+
+
+def three(pipeline: Any, captions: list[str]) -> Conditions:
+    """Stable Diffusion 3; the caption goes to all of its encoders."""
+    text, _, summary, _ = _plain(pipeline, captions, None, None, do_classifier_free_guidance=False)
+    return {"text": text, "pooled": summary}
+
+
+def flux(pipeline: Any, captions: list[str]) -> Conditions:
+    """Flux, which always asks without an unconditional pass."""
+    text, summary, _ = _plain(pipeline, captions)
+    return {"text": text, "pooled": summary}
+
+
+def masked(pipeline: Any, captions: list[str]) -> Conditions:
+    """PixArt, whose T5 looks at the caption only, not at the padding."""
+    text, mask, _, _ = _plain(pipeline, captions, do_classifier_free_guidance=False)
+    return {"text": text, "mask": mask}
+
+
+def class_ids(pipeline: Any, captions: list[str]) -> Conditions:
+    """DiT: the number or the name of a class. The class that stands for none where there is no such class."""
+    none = int(pipeline.transformer.config.num_embeds_ada_norm)
+    names = {name.casefold(): number for name, number in pipeline.labels.items()}
+
+    def number(caption: str) -> int:
+        said = caption.strip().casefold()
+        if said.isdecimal():
+            return min(int(said), none)
+        return names.get(said, names.get(said.split(",")[0].strip(), none))
+
+    return {"class": torch.tensor([number(one) for one in captions])}
