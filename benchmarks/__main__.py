@@ -1,6 +1,7 @@
 """Everything that `make bench` prints."""
 
-from benchmarks import memory, speed
+from benchmarks import diffusion_speed, memory, speed
 
 speed.main()
 memory.main()
+diffusion_speed.main()

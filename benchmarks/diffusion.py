@@ -44,8 +44,7 @@ def table(results: dict[str, AuditResult]) -> str:
     """Attacks down, targets across."""
     rows = list(dict.fromkeys(row.name for one in results.values() for row in one.attacks))
     lines = ["| | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|"]
-    for row in rows:
-        lines.append(f"| {row} | " + " | ".join(_figures(one, row) for one in results.values()) + " |")
+    lines += [f"| {row} | " + " | ".join(_figures(one, row) for one in results.values()) + " |" for row in rows]
     for role in ("best_passive", "same_supervision", "identity", "null_target"):
         found = {row: [_gain(one, row, role) for one in results.values()] for row in rows}
         lines += [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from repromia.attacks import BankRecipe
 from repromia.attacks.probe_bank import FAMILIES, bank_statistics
 from repromia.bank import CROSS_FITS, Bank, ask_bank, describe
 from repromia.errors import AttackError, StoreError
@@ -26,6 +28,13 @@ from targets.architectures import target_of, tiny
 
 MEAN = bank_statistics("mean")
 SEVERAL = bank_statistics("mean+q50+errors")
+
+
+def recipe(statistics: Callable[..., np.ndarray]) -> BankRecipe:
+    """A bank read by these statistics."""
+    return BankRecipe(lambda _: (), lambda _: statistics, FAMILIES)
+
+
 FIT, SELECT, EVAL = 40, 20, 14
 
 
@@ -66,7 +75,7 @@ def asked(views: Views, spec: str) -> tuple[TokenSignals, ...]:
 
 def test_columns_belong_to_the_programs_in_order(views: Views) -> None:
     specs = ["band/width=2", "embedding_noise/scale=0.6", "lower_case", "skipped_layers", "nonmember_shots/shots=1"]
-    bank = ask_bank(views, specs, SEVERAL, FAMILIES)
+    bank = ask_bank(views, specs, recipe(SEVERAL), {})
     assert [probe.spec for probe in bank.probes] == specs
     assert [probe.family for probe in bank.probes] == [
         "context",
@@ -96,7 +105,7 @@ def asked_used(views: Views, spec: str) -> frozenset[str]:
 
 
 def test_rows_are_taken_with_their_features(views: Views) -> None:
-    bank = ask_bank(views, ["band", "dropout"], SEVERAL, FAMILIES)
+    bank = ask_bank(views, ["band", "dropout"], recipe(SEVERAL), {})
     rows = np.array([5, 0, 73])
     taken = bank.take(rows)
     assert np.array_equal(taken.features, bank.features[rows])
@@ -106,7 +115,7 @@ def test_rows_are_taken_with_their_features(views: Views) -> None:
 def test_a_program_that_the_model_cannot_do_is_a_row_with_its_reason(models: SmallModels) -> None:
     views = make(models, target_of(tiny("mamba"), models.base.tokenizer))
     specs = ["band/width=2", "embedding_noise/draws=1", "chunks", "dropout/draws=1"]
-    bank = ask_bank(views, specs, MEAN, FAMILIES)
+    bank = ask_bank(views, specs, recipe(MEAN), {})
     failed = {probe.spec: probe for probe in bank.probes if probe.reason}
     assert list(failed) == ["band/width=2", "chunks"]
     for probe in failed.values():
@@ -115,21 +124,21 @@ def test_a_program_that_the_model_cannot_do_is_a_row_with_its_reason(models: Sma
     assert [probe.columns for probe in bank.probes if not probe.reason] == [(0,), (1,)]
     assert bank.features.shape == (FIT + SELECT + EVAL, 2)
     assert describe(bank)["could_not"] == {name: probe.reason for name, probe in failed.items()}
-    alone = ask_bank(make(models, views.targets["target"]), specs[1::2], MEAN, FAMILIES)
+    alone = ask_bank(make(models, views.targets["target"]), specs[1::2], recipe(MEAN), {})
     np.testing.assert_allclose(bank.features, alone.features, atol=1e-5)
 
 
 def test_no_program_at_all_is_an_error(models: SmallModels) -> None:
     views = make(models, target_of(tiny("mamba"), models.base.tokenizer))
     with pytest.raises(AttackError, match=r"No program[\s\S]*band/width=2: [\s\S]*chunks: "):
-        ask_bank(views, ["band/width=2", "chunks"], MEAN, FAMILIES)
+        ask_bank(views, ["band/width=2", "chunks"], recipe(MEAN), {})
     with pytest.raises(AttackError, match="an empty bank"):
-        ask_bank(views, [], MEAN, FAMILIES)
+        ask_bank(views, [], recipe(MEAN), {})
 
 
 def test_an_unknown_program_is_not_a_program_that_the_model_cannot_do(views: Views) -> None:
     with pytest.raises(AttackError, match="no program 'bend'"):
-        ask_bank(views, ["band", "bend"], MEAN, FAMILIES)
+        ask_bank(views, ["band", "bend"], recipe(MEAN), {})
 
 
 def test_any_failure_of_a_program_has_its_type_as_reason(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +146,7 @@ def test_any_failure_of_a_program_has_its_type_as_reason(views: Views, monkeypat
         raise IndexError
 
     monkeypatch.setattr(Band, "ask", fails)
-    bank = ask_bank(views, ["band", "dropout"], MEAN, FAMILIES)
+    bank = ask_bank(views, ["band", "dropout"], recipe(MEAN), {})
     assert bank.probes[0].reason.startswith("IndexError")
     assert bank.features.shape[1] == 2
 
@@ -148,12 +157,12 @@ def test_a_full_disk_is_no_property_of_a_program(views: Views, monkeypatch: pyte
 
     monkeypatch.setattr(Band, "ask", fails)
     with pytest.raises(StoreError):
-        ask_bank(views, ["dropout", "band"], MEAN, FAMILIES)
+        ask_bank(views, ["dropout", "band"], recipe(MEAN), {})
 
 
 def test_what_was_asked_before_costs_no_tokens(views: Views) -> None:
-    first = ask_bank(views, ["band", "dropout"], MEAN, FAMILIES)
-    again = ask_bank(views, ["band", "dropout"], MEAN, FAMILIES)
+    first = ask_bank(views, ["band", "dropout"], recipe(MEAN), {})
+    again = ask_bank(views, ["band", "dropout"], recipe(MEAN), {})
     assert np.array_equal(first.features, again.features)
     assert all(probe.tokens > 0 for probe in first.probes)
     assert [probe.tokens for probe in again.probes] == [0, 0]
@@ -219,7 +228,7 @@ def test_no_fit_record_is_described_by_what_saw_it_or_its_group(
     group_of: int, seed: int, models: SmallModels, spies: list[Spy]
 ) -> None:
     views = make(models, models.leaky, seed=seed, group_of=group_of)
-    bank = ask_bank(views, ["band", "spy"], MEAN, FAMILIES)
+    bank = ask_bank(views, ["band", "spy"], recipe(MEAN), {})
     assert len(spies) == CROSS_FITS == 3
     fit = views.binding.fit
     signs = signed_by(bank.features[:, 1], spies)
@@ -247,7 +256,7 @@ def test_features_follow_the_records_wherever_they_stand(models: SmallModels, sp
     views = make(models, models.leaky)
     order = np.random.default_rng(0).permutation(len(views.records))
     views.records = views.records.take(order)
-    bank = ask_bank(views, ["spy"], MEAN, FAMILIES)
+    bank = ask_bank(views, ["spy"], recipe(MEAN), {})
     fit = views.binding.fit.records
     group = dict(zip(fit.ids, fit.groups, strict=True))
     for name, sign in zip(views.records.ids, signed_by(bank.features[:, 0], spies), strict=True):
@@ -269,7 +278,7 @@ def test_a_learned_soft_prompt_is_cross_fitted(models: SmallModels, monkeypatch:
 
     monkeypatch.setattr(plan, "bind", watched)
     views = make(models, models.leaky)
-    bank: Bank = ask_bank(views, ["learned_soft_prompt/length=4/steps=1/restarts=1"], MEAN, FAMILIES)
+    bank: Bank = ask_bank(views, ["learned_soft_prompt/length=4/steps=1/restarts=1"], recipe(MEAN), {})
     assert len(fits) == 3
     assert len(set(fits)) == 3
     assert all(0 < len(one) < FIT for one in fits)
@@ -279,7 +288,7 @@ def test_a_learned_soft_prompt_is_cross_fitted(models: SmallModels, monkeypatch:
 def test_the_target_is_left_as_it_was(models: SmallModels) -> None:
     target = replace(models.leaky, model=copy.deepcopy(models.leaky.model), _fingerprint="")
     before = target.fingerprint
-    ask_bank(make(models, target), ["band", "skipped_layers", "dropout", "weight_noise"], MEAN, FAMILIES)
+    ask_bank(make(models, target), ["band", "skipped_layers", "dropout", "weight_noise"], recipe(MEAN), {})
     assert replace(target, _fingerprint="").fingerprint == before
 
 

@@ -153,7 +153,7 @@ def test_a_program_that_does_nothing_gains_exactly_nothing_and_is_said_not_to_he
     (finding,) = [one for one in result.findings if one.code.startswith("reprogramming")]
     assert finding.code == "reprogramming_did_not_help"
     assert "did not" in finding.sentence
-    assert "no learned prompt is used" in finding.sentence
+    assert "nothing that was learned is used" in finding.sentence
 
 
 def test_a_head_that_sees_true_labels_fails_on_permuted_ones(judge: Judge, roles: Roles) -> None:

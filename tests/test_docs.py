@@ -6,8 +6,11 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from diffusion_models import SIZE, ddpm
 from test_cli import FEW, QUICK, on_disk, repromia  # noqa: F401 — on_disk is a fixture
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -15,12 +18,27 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_command_runs_as_printed(on_disk: Path) -> None:  # noqa: F811
-    (command,) = re.findall(r"^repromia (audit --model .*)$", README, flags=re.MULTILINE)
+    command, _ = re.findall(r"^repromia (audit --model .*)$", README, flags=re.MULTILINE)
     done = repromia(*shlex.split(command), *QUICK, folder=on_disk)
     assert done.returncode == 0, done.stderr
     for name in ("report.html", "result.json", "scores.parquet"):
         assert (on_disk / "audit" / name).is_file()
         assert f"audit/{name}" in README
+
+
+def test_the_readme_command_for_diffusion_models_runs_as_printed(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for side in ("train", "heldout"):
+        (tmp_path / side).mkdir()
+        for row in range(110):
+            pixels = generator.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / side / f"{row}.png")
+    ddpm().save_pretrained(tmp_path / "ddpm-pipeline")
+    _, command = re.findall(r"^repromia (audit --model .*)$", README, flags=re.MULTILINE)
+    assert f"repromia {command}" in (ROOT / "docs" / "diffusion.md").read_text(encoding="utf-8")
+    done = repromia(*shlex.split(command), "--attacks=shift_contrast,sima", "--bootstrap=200", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "audit" / "report.html").is_file()
 
 
 def test_the_readme_python_runs_as_printed(
@@ -38,15 +56,23 @@ def test_the_readme_python_runs_as_printed(
 
 
 def test_every_linked_file_exists() -> None:
-    for name in ("README.md", "CONTRIBUTING.md"):
+    for name in ("README.md", "CONTRIBUTING.md", "docs/diffusion.md"):
         text = (ROOT / name).read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-            assert (ROOT / target).is_file(), target
+            assert (ROOT / name).parent.joinpath(target).is_file(), target
 
 
 @pytest.mark.slow
 def test_the_demo_ends_in_a_report(tmp_path: Path) -> None:
     """The whole offline demo: three to four minutes on two cores."""
     done = repromia("demo", "language", "--out", "demo", folder=tmp_path, timeout=1500)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "demo" / "audit" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_diffusion_demo_ends_in_a_report(tmp_path: Path) -> None:
+    """About two minutes on two cores."""
+    done = repromia("demo", "diffusion", "--out", "demo", folder=tmp_path, timeout=1500)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "demo" / "audit" / "report.html").is_file()

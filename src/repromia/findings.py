@@ -104,7 +104,7 @@ def _reprogramming(row: AttackResult, gains: Sequence[Gain]) -> Finding:
     else:
         code, verdict = "reprogramming_did_not_help", "did not clearly help"
     kept = next((one.get("kept") for one in row.details.values() if isinstance(one, dict)), None)
-    dropped = " The select role chose the identity: no learned prompt is used." if kept == "identity" else ""
+    dropped = " The select role chose the identity: nothing that was learned is used." if kept == "identity" else ""
     lost = sorted({fpr for gain in fair for fpr, tpr in gain.tpr_at_fpr if tpr.high < 0})
     worse = (
         f" It names fewer members than a fair baseline at {', '.join(f'{fpr:.1%}' for fpr in lost)} FPR."

@@ -18,7 +18,7 @@ from repromia.metrics import auc
 from repromia.programs import Fixed, Program, identity_of
 from repromia.programs.registry import plan_for
 from repromia.signals import Scores, Signals, TokenSignals
-from repromia.views import Of, Views, take_fact
+from repromia.views import Of, Views, passes_of, take_fact
 
 
 @dataclass(frozen=True)
@@ -139,17 +139,12 @@ def _inputs(
             used |= program.used
             if program.details:
                 details[name] = program.details
-            passes += sum(_passes(one) for one in asked) if mark.of == "target" else 0
+            passes += passes_of(program, asked) if mark.of == "target" else 0
         elif isinstance(mark, Fact):
             fact = views.fact(mark.name, chosen.options)
             used |= getattr(fact, "used", frozenset())
             inputs[name] = fact if rows is None else take_fact(fact, rows)
     return inputs, used, details, passes
-
-
-def _passes(asked: Signals) -> int:
-    """Forward passes a record behind these signals."""
-    return 1 if isinstance(asked, TokenSignals) else len(asked.t)
 
 
 def _check_told(chosen: Chosen, asked: tuple[Signals, ...]) -> None:

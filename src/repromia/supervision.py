@@ -213,6 +213,7 @@ def _head(name: str, attack: Attack, table: _Table, fit: LabelledRecords, seed: 
         "left_out": list(table.left_out),
         "fit_records": len(rows),
         "C": head.strength,
+        "weights": {name: round(float(one), 4) for name, one in zip(table.columns, head.weights, strict=True)},
     }
     seconds = time.perf_counter() - began
     chosen = Chosen(name, attack, {})

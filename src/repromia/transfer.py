@@ -142,7 +142,8 @@ def _apply(name: str, one: SavedHead, scored: Sequence[Scored], measured: set[st
     own = found.get(one.bank or SAME_SUPERVISION)
     needs = ("shadow model", *dict.fromkeys(_labels_needed([*one.attacks, *([one.bank] if one.bank else [])], found)))
     attack = HEAD if own is None else own.chosen.attack
-    attack = replace(attack, name=name, needs=needs, kind="reprogrammed" if one.bank else "head")
+    bank_kind = "reprogrammed" if own is None else attack.kind
+    attack = replace(attack, name=name, needs=needs, kind=bank_kind if one.bank else "head")
     chosen = Chosen(name, attack, {})
     overlap = len(measured & one.seen)
     if overlap:

@@ -77,7 +77,7 @@ def verdict(evidence: Evidence) -> Finding:
         )
     beyond = (
         f" {signed(null.auc)} of it is beyond a model that cannot have seen the records; but the records differ without "
-        f"any model, and that one may not know their kind of text, which then counts as memory."
+        f"any model, and that one may not know their kind of record, which then counts as memory."
         if shift and null
         else ""
     )

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Int
 
-from repromia.errors import AttackError, TargetError
+from repromia.errors import AttackError, StoreError, TargetError
 from repromia.frequencies import token_frequencies
 from repromia.programs import Binding, Identity, Program, Target, TextTarget, identity_of, text_target
 from repromia.programs.prefixes import visible_texts
@@ -183,7 +183,9 @@ class Views:
                     began, fed = time.perf_counter(), target.asked
                     try:
                         found[key].append(self._ask_part(target, wanted[key], part))
-                    except (AttackError, RuntimeError, MemoryError):
+                    except StoreError:
+                        raise
+                    except Exception:  # noqa: BLE001 — whatever it is, the attack's own row will say
                         del found[key]
                         continue
                     spent[key][0] += target.asked - fed
@@ -217,7 +219,7 @@ class Views:
         self, of: Of, program: Program, records: Records, answers: tuple[Signals, ...], fed: int, seconds: float
     ) -> None:
         name = getattr(program, "label", type(program).__name__)
-        passes = sum(1 if isinstance(one, TokenSignals) else len(one.t) for one in answers)
+        passes = passes_of(program, answers)
         self.costs.append(Cost(of, name, len(records), passes, fed, round(seconds, 3)))
         self.store.event("view", of=of, program=type(program).__name__, records=len(records), tokens=fed)
 
@@ -254,6 +256,12 @@ class Views:
     def cost_table(self) -> tuple[dict[str, Any], ...]:
         """What was asked and what it cost, in order."""
         return tuple(asdict(cost) for cost in self.costs)
+
+
+def passes_of(program: Program, answers: Sequence[Signals]) -> int:
+    """Forward passes a record that a program costs by itself."""
+    each: int = getattr(program, "evaluations", 0)
+    return sum(each or (1 if isinstance(one, TokenSignals) else len(one.t)) for one in answers)
 
 
 def _joined(parts: Sequence[tuple[Signals, ...]]) -> tuple[Signals, ...]:

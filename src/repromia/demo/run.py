@@ -12,13 +12,18 @@ from repromia.progress import Progress, Silent, Terminal
 from repromia.run import audit_command
 
 
-def run_demo(out: Path, *, model: str, seed: int) -> int:
+def run_demo(out: Path, *, modality: str = "language", model: str = "small", seed: int = 0) -> int:
     """Prepare data and models under `out`, audit them, say what command that was."""
     from repromia.demo.language import ATTACKS, prepare
 
     console = Console()
     progress: Progress = Terminal(Console(stderr=True)) if sys.stderr.isatty() else Silent()
-    if model == "smollm2":
+    if modality == "diffusion":
+        from repromia.demo import diffusion
+
+        console.print("Training two small diffusion models on handwritten digits (about two minutes on two cores) …")
+        files, attacks = diffusion.prepare(out, seed=seed, progress=progress), diffusion.ATTACKS
+    elif model == "smollm2":
         from repromia.demo.smollm2 import prepare_smollm2
 
         files, attacks = prepare_smollm2(out, seed=seed, progress=progress)

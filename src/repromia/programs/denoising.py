@@ -102,6 +102,15 @@ class Denoised(Fixed):
             raise AttackError("The number of draws is at least 1.", found=str(self.draws))
         return Question(self.way, timesteps_of(self.t), self.draws, self.interval, self.prompts, self.reduced)
 
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the denoiser a record and variant, where nothing is shared."""
+        question = self.question
+        count = len(question.timesteps)
+        if question.way == "inversion":
+            return max(question.timesteps) // question.interval + 1
+        return {"noised": count * question.draws, "clean": count}.get(question.way, count + 1)
+
     def ask(self, target: Target, records: Records) -> tuple[DenoiseSignals, ...]:
         """Signals of every variant."""
         model = denoiser_behind(target)

@@ -58,7 +58,7 @@ class Gradients(Fixed):
 
 def _weights(model: DiffusionModel) -> list[Tensor]:
     """Every weight tensor once. Raises AttackError for a model that shows none."""
-    shown = [weight for module in model.denoiser.modules.values() for weight in module.parameters()]
+    shown: list[Tensor] = [weight for module in model.denoiser.modules.values() for weight in module.parameters()]
     found = list({id(one): one for one in shown if one.is_floating_point()}.values())
     if not found:
         raise AttackError(
@@ -98,9 +98,11 @@ def _norms(
             raise AttackError("The model's answers do not lead back to its weights.", expected="a differentiable model")
         loss = error.square().mean((1, 2, 3)).sum() / len(asked[1])
         found = torch.autograd.grad(loss, weights, allow_unused=True)
-        total = [
-            one if so_far is None or one is None else so_far + one for so_far, one in zip(total, found, strict=True)
-        ]
+        total = [_sum(so_far, one) for so_far, one in zip(total, found, strict=True)]
     nothing = torch.zeros((), device=model.device)
     sizes = [nothing if one is None else torch.linalg.vector_norm(one, dtype=torch.float32) for one in total]
     return [float(one) for one in torch.stack([one.to(model.device) for one in sizes]).cpu()]
+
+
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return other if one is None else one if other is None else one + other

@@ -29,9 +29,13 @@ SIZE = 8
 FIT, SELECT = 8, 6  # records a class
 
 
-@cache
 def pipeline(channels: int = 1, seed: int = 0) -> DDPMPipeline:
     """A random denoiser of 8 by 8 pixels that tests share."""
+    return _pipeline(channels, seed)
+
+
+@cache
+def _pipeline(channels: int, seed: int) -> DDPMPipeline:
     return DDPMPipeline(unet(channels, SIZE, seed), DDPMScheduler())
 
 
@@ -138,6 +142,24 @@ class Image:
 
     def s(self, t: int) -> float:
         return -math.log(self.sima(t, 2))
+
+    def plainly(self, where: str, t: int, noise: Tensor) -> float:
+        """s where nothing is added."""
+        if where == "noise":
+            return -math.log(self.loss(noise, t))
+        return self.s(t) if where == "input" else -math.log(self.secmi(t))
+
+    def under(self, where: str, delta: Tensor, t: int) -> float:
+        """s under a perturbation."""
+        if where == "input":
+            return self.on((self.x + delta).clamp(-1, 1)).s(t)
+        if where == "noise":
+            return -math.log(self.loss(delta, t))
+        x = self.x
+        for now in range(0, t - 10, 10):
+            x = self.step(x, self.eps(x, now), now, now + 10)
+        ahead = self.step(x, self.eps(x, t - 10), t - 10, t) + delta
+        return -math.log(self.power(x - self.step(ahead, self.eps(ahead, t), t, t - 10), 2))
 
     def moved(self, x: int, y: int) -> Image:
         """Right by x and down by y; the outermost row or column is repeated."""
