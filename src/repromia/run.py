@@ -124,6 +124,12 @@ def _loader(config: AuditConfig, modality: str) -> Callable[[str], Any]:
         return lambda path: load_diffusion_model(path, pictures)
     from repromia.targets.load import LoadOptions, load_language_model
 
+    if (Path(config.model) / "model_index.json").is_file():
+        raise ConfigError(
+            f"{config.model!r} is a diffusion pipeline, and the records are text.",
+            expected="images: folders, .npz, or a table with an image column",
+            hint="name the field that holds the image with --image",
+        )
     options = LoadOptions(**{name: getattr(config, name) for name in LoadOptions.__dataclass_fields__})
     return lambda path: load_language_model(path, options)
 

@@ -127,7 +127,8 @@ class DenoiseSignals:
     What an answer is compared with depends on how the denoiser was asked (`repromia.programs.denoising`): the noise
     that was added, its own prediction at the clean image, or nothing.
 
-    t: timestep index of each evaluation, counted from the clean image; draw: which noise, -1 where none was drawn.
+    t: timestep index of each evaluation, counted from the clean image; draw: which noise, -1 for none and -2 for
+    the model's own.
     square, fourth: mean over pixels and channels of the second and fourth power of the deviation.
     """
 

@@ -232,7 +232,6 @@ def test_a_program_that_fails_is_left_out_and_the_others_survive() -> None:
         assert reason in run_attack(parse(spec, "diffusion"), views).reason
 
 
-@pytest.mark.xfail(strict=True, reason="ask_together lets TargetError through, which ends the whole audit")
 def test_answers_that_are_not_finite_at_one_timestep_leave_the_others() -> None:
     model = target()
     predict = model.denoiser.predict

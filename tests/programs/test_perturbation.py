@@ -188,7 +188,6 @@ def test_what_the_model_sees_stays_an_image_within_the_bound(kept: Callable[...,
     assert found.draw.tolist() == [-1, -1]
 
 
-@pytest.mark.xfail(strict=True, reason="_carry_back: backward() also fills .grad of a live model's own weights")
 def test_a_live_model_is_left_without_gradients() -> None:
     model = target()
     weights = pipeline(1).unet.parameters()
@@ -483,7 +482,6 @@ def test_a_model_of_another_shape_is_refused(program: Perturbation, tmp_path: Pa
     assert "(1, 8, 8)" in found.reason
 
 
-@pytest.mark.xfail(strict=True, reason="the options' where and t ask the plain view, the file's the perturbed one")
 def test_a_program_asked_at_other_timesteps_than_the_plain_view_is_refused(
     program: Perturbation, tmp_path: Path
 ) -> None:

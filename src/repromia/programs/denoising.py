@@ -28,6 +28,7 @@ Images = Float[Tensor, "record channel height width"]
 Way = Literal["clean", "noised", "own_noise", "own_noise_normalised", "inversion"]
 Prompts = Literal["own", "same", "shuffled"]
 Reduced = Literal["", "empty", "half"]
+NONE, OWN = -1, -2  # draws: no noise, or the model's own
 FOLDED_FLOATS = 2**24  # of noised images laid side by side
 
 
@@ -181,7 +182,7 @@ class _Asked:
         key = self.key("clean", 0)
         if key not in self.part.predictions:
             self.part.predictions[key] = self.predictions([self.images], [0])[0]
-            self.part.columns[self.key("clean", 0, -1)] = moments(self.part.predictions[key])
+            self.part.columns[self.key("clean", 0, NONE)] = moments(self.part.predictions[key])
         return self.part.predictions[key]
 
     def recall(self, way: str, wanted: Sequence[tuple[int, int]], ask: Callable[..., list[Images]]) -> Columns:
@@ -220,7 +221,7 @@ def _clean(asked: _Asked, question: Question) -> Columns:
     def ask(wanted: Sequence[tuple[int, int]]) -> list[Images]:
         return asked.predictions([asked.images] * len(wanted), [t for t, _ in wanted])
 
-    return asked.recall("clean", [(t, -1) for t in question.timesteps], ask)
+    return asked.recall("clean", [(t, NONE) for t in question.timesteps], ask)
 
 
 def _noised(asked: _Asked, question: Question) -> Columns:
@@ -243,17 +244,17 @@ def _own_noise(asked: _Asked, question: Question) -> Columns:
         xs = [noised(asked.model, asked.images, noise, t) for t, _ in wanted]
         return [noise - one for one in asked.predictions(xs, [t for t, _ in wanted])]
 
-    return asked.recall(question.way, [(t, -1) for t in question.timesteps], ask)
+    return asked.recall(question.way, [(t, OWN) for t in question.timesteps], ask)
 
 
 def _inversion(asked: _Asked, question: Question) -> Columns:
     _check_on_path(question.timesteps, question.interval)
     far, step = max(question.timesteps), question.interval
-    wanted = [(t, -1) for t in question.timesteps]
+    wanted = [(t, OWN) for t in question.timesteps]
     way = f"inversion by {step}"
     if any(asked.key(way, *one) not in asked.part.columns for one in wanted):
         for t, deviation in _there_and_back(asked, far, step):
-            asked.part.columns[asked.key(way, t, -1)] = moments(deviation)
+            asked.part.columns[asked.key(way, t, OWN)] = moments(deviation)
     return {one: asked.part.columns[asked.key(way, *one)] for one in wanted}
 
 
@@ -266,13 +267,17 @@ def _check_on_path(timesteps: Sequence[int], step: int) -> None:
 
 
 def _there_and_back(asked: _Asked, far: int, step: int) -> Iterator[tuple[int, Images]]:
-    """The DDIM path up to `far`; at each t, what a step from t - step to t and back is off by."""
-    model, before, noise = asked.model, asked.images, asked.at_clean()
+    """The DDIM path up to `far`; at each t, what a step from t - step to t and back is off by.
+
+    Which is a multiple of the difference of both predictions: the difference of both images would lose digits.
+    """
+    model, x, noise = asked.model, asked.images, asked.at_clean()
     for t in range(step, far + 1, step):
-        after = ddim_step(model, before, noise, t - step, t)
-        (noise,) = asked.predictions([after], [t])
-        yield t, before - ddim_step(model, after, noise, t, t - step)
-        before = after
+        x, before = ddim_step(model, x, noise, t - step, t), noise
+        (noise,) = asked.predictions([x], [t])
+        near, far_ = model.alphas[t - step], model.alphas[t]
+        factor = (1 - near).sqrt() - (near / far_).sqrt() * (1 - far_).sqrt()
+        yield t, float(factor) * (before - noise)
 
 
 def inversion_maps(model: DiffusionModel, part: Part, t: int, interval: int) -> Images:

@@ -257,9 +257,18 @@ class LearnedPerturbation:
 
     def bind(self, binding: Binding) -> Perturbation:
         """Learn it, or read it. Raises AttackError."""
-        if self.program:
-            return load_perturbation(Path(self.program))
         _way(self.where)
+        if self.program:
+            found = load_perturbation(Path(self.program))
+            ours = (self.where, timesteps_of(self.t), self.interval)
+            theirs = (found.where, timesteps_of(found.t), found.interval)
+            if ours != theirs:
+                raise AttackError(
+                    "The program was learned for another question than the one asked.",
+                    expected=f"where={found.where}:t={found.t} (interval {found.interval})",
+                    found=f"where={self.where}:t={self.t} (interval {self.interval})",
+                )
+            return found
         if self.recipe not in ("contrast", "paper"):
             raise AttackError(f"There is no recipe {self.recipe!r}.", expected="contrast or paper")
         model = denoiser_behind(binding.target)
@@ -348,4 +357,5 @@ def _carry_back(starts: _Starts, weights: Tensor, centre: Tensor, reach: float, 
                 delta = centre + reach * torch.tanh(weights)
                 deviation = starts.deviation(delta, at, rows=rows, learning=True)
                 own = -torch.log(deviation.square().mean((1, 2, 3)).clamp(min=1e-30))
-                (own @ pull[rows] / len(starts.timesteps)).backward()  # type: ignore[no-untyped-call]
+                (part,) = torch.autograd.grad(own @ pull[rows] / len(starts.timesteps), weights)
+                weights.grad = part if weights.grad is None else weights.grad + part

@@ -179,7 +179,8 @@ class DiffusionModel:
     @property
     def part_records(self) -> int:
         """Records that are held as the denoiser sees them at once."""
-        return int(np.clip(PART_FLOATS // int(np.prod(self.denoiser.shape)), 8, 1024))
+        most = 64 if self.denoiser.conditional else 1024  # encoded captions can be megabytes each
+        return int(np.clip(PART_FLOATS // int(np.prod(self.denoiser.shape)), 8, most))
 
     def encode(self, contents: Sequence[Content], ids: Sequence[str] | None = None) -> Part:
         """Records as the denoiser sees them; the last part is kept, with what was asked about it.

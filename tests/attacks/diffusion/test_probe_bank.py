@@ -113,7 +113,6 @@ def test_programs_of_ones_own() -> None:
     assert bank.features[31, 6:] == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="own_noise and inverted draw nothing either, and are taken for a transform")
 def test_another_way_of_asking_is_read_by_itself() -> None:
     """As the docstring says; s of what the model says of its own noise has no fall from s of the clean image."""
     views = views_of(target())

@@ -30,7 +30,7 @@ def trained() -> Trained:
     digits = np.unique(load_digits().images, axis=0)
     drawn = digits[np.random.default_rng(0).permutation(len(digits))[: 3 * COUNT]]
     members, nonmembers, others = np.split(np.round(drawn * 255 / 16).astype(np.uint8)[..., None], 3)
-    recipe = Recipe(steps=450, batch=32, rate=4e-3, channels=(16, 32), ema=0)
-    short = Recipe(steps=150, batch=32, rate=4e-3, channels=(16, 32), ema=0)
+    recipe = Recipe(steps=400, batch=32, rate=4e-3, channels=(16, 32), ema=0)
+    short = Recipe(steps=120, batch=32, rate=4e-3, channels=(16, 32), ema=0)
     (leaky, _), (private, _) = train_denoiser(members, recipe, seed=0), train_denoiser(others, short, seed=1)
     return Trained(leaky, private, members, nonmembers)
