@@ -23,11 +23,14 @@ from repromia.views import Views
 
 
 def blind_results(
-    labelled: LabelledRecords, judge: Judge, seed: int
+    labelled: LabelledRecords, judge: Judge, seed: int, *, captions: bool = True
 ) -> tuple[tuple[BlindResult, ...], dict[str, Scores]]:
-    """Every blind baseline, cross-validated over all records and fitted on fit; and the latter's scores."""
+    """Every blind baseline, cross-validated over all records and fitted on fit; and the latter's scores.
+
+    captions: whether the model is told them; what it is not told cannot be what it gives away.
+    """
     results, scores = [], {}
-    for name in baselines_for(labelled.records):
+    for name in (one for one in baselines_for(labelled.records) if captions or one != "captions"):
         scorer = fit_blind(judge.roles.fit, name, seed=seed)
         row = f"blind:{name}"
         roles = judge.roles

@@ -116,7 +116,7 @@ def run_audit(
     transferred = transferred_rows(carried, scored, judge.roles.eval)
     rows, scores = _attack_rows(scored, supervised, transferred, judge)
     families = probe_families(supervised, scored, scores, views, judge)
-    blind, blind_scores = blind_results(kept, judge, settings.seed)
+    blind, blind_scores = blind_results(kept, judge, settings.seed, captions=takes_captions(target))
     scores |= blind_scores
     headline = _headline(rows, settings)
     null, null_scores = _null(chosen, (reference, null_reference), where, judge, settings)
@@ -181,7 +181,7 @@ def _ask_first(chosen: Sequence[Chosen], views: Views) -> None:
     if views.modality == "language":
         views.ask("target", Identity())
         return
-    views.ask("target", views.program("identity", {}))
+    views.ask("target", views.program("identity", {"t": "0"}))
     for of in views.targets:
         views.ask_together(of, programs_asked(chosen, views, of))
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from rich.console import Console
 
@@ -15,7 +15,7 @@ from repromia.config import AuditConfig, Settings
 from repromia.errors import ConfigError
 from repromia.progress import Progress, Silent, Terminal
 from repromia.records import LabelledRecords, Picture, Records, as_text
-from repromia.result import AuditResult
+from repromia.result import AuditResult, Finding
 from repromia.store import Store, write_atomic
 
 if TYPE_CHECKING:
@@ -53,6 +53,11 @@ def audit_to_folder(config: AuditConfig, progress: Progress) -> AuditResult:
             store.event("already_finished")
             return finished
         done = run_audit(models, labelled, config.settings(), store=store, progress=progress, key=key)
+        if skipped:
+            shown = ", ".join(skipped[:5]) + (", …" if len(skipped) > 5 else "")
+            sentence = f"{len(skipped)} images could not be read and were left out: {shown}."
+            missing = Finding(level="warning", code="unreadable", sentence=sentence)
+            done.result = done.result.model_copy(update={"findings": (*done.result.findings, missing)})
         source = config.model_dump(mode="json", exclude=set(Settings.model_fields))
         done.result = done.result.model_copy(update={"config": {**source, **done.result.config}})
         write_audit(done, config.out, redact=config.redact)
@@ -276,11 +281,12 @@ def attacks_command(*, as_json: bool, console: Console | None = None) -> int:
     """The registry as a table or as JSON."""
     from rich.table import Table
 
-    from repromia.attacks import registry
+    from repromia.attacks import Modality, registry
 
     rows: list[dict[str, Any]] = [
         {
             "name": one.name,
+            "model": one.modality,
             "kind": one.kind,
             "access": one.access,
             "needs": list(one.needs),
@@ -289,18 +295,20 @@ def attacks_command(*, as_json: bool, console: Console | None = None) -> int:
             "citation": one.citation,
             "about": (one.function.__doc__ or "").strip().splitlines()[0],
         }
-        for one in registry().values()
+        for modality in get_args(Modality)
+        for one in registry(modality).values()
     ]
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
         return 0
     console = console or Console()
     table = Table(title="Attacks")
-    for heading in ("name", "kind", "needs", "options", "source"):
+    for heading in ("name", "model", "kind", "needs", "options", "source"):
         table.add_column(heading)
     for row in rows:
         options = ", ".join(f"{key}={value}" for key, value in row["options"].items())
-        table.add_row(str(row["name"]), str(row["kind"]), ", ".join(row["needs"]), options, str(row["citation"]))
+        plain = [str(row[key]) for key in ("name", "model", "kind")]
+        table.add_row(*plain, ", ".join(row["needs"]), options, str(row["citation"]))
     console.print(table)
     return 0
 
@@ -321,6 +329,10 @@ def audit_objects(
     if reference is None and getattr(target, "has_adapter", False):
         reference = target.base()  # type: ignore[attr-defined]
     models = (target, reference, null_reference)
+    for one in models:
+        refresh = getattr(one, "refresh", None)
+        if refresh is not None:
+            refresh()
     key = audit_key(target, (reference, null_reference), labelled, settings)
     folder = Path(out) if out is not None else None
     with Store(folder).locked() as store:

@@ -17,7 +17,9 @@ from repromia.result import AttackResult, BlindResult, Estimate, Finding, Gain, 
 
 JOINT_LEVEL = 0.01
 TPR_LEVEL = 1 - 1 / 400
-UNAMBIGUOUS = ("loss", "reference")  # attacks whose sign cannot turn on an ordinary model
+UNAMBIGUOUS = ("loss", "naive", "reference")  # attacks whose sign cannot turn on an ordinary model
+
+UNSEEN = ("file_properties",)  # blind baselines of what no model is given: names, formats and sizes of files
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def verdict(evidence: Evidence) -> Finding:
     blinding = _as_good_as(evidence)
     if blinding is not None:
         return _given_away(row, blinding)
-    if row.auc.high < 0.5 or ("labels" in row.needs and _reversed(evidence)):
+    if row.auc.high < 0.5 or (_uses_labels(row) and _reversed(evidence)):
         return _turned(row, evidence)
     if not (row.auc.low > 0.5 or any(above_chance(row, one) for one in row.tpr_at_fpr)):
         return _nothing(row, evidence)
@@ -128,7 +130,15 @@ def _as_good_as(evidence: Evidence) -> BlindResult | None:
     """The best blind baseline that finds something and that the headline does not beat."""
     unbeaten = {gain.over for gain in evidence.own("blind") if not _beats(gain)}
     rivals = [one for one in evidence.separable() if one.fitted.name in unbeaten]
+    null = next(iter(evidence.own("null_target")), None)
+    if null is not None and not _null_finds(evidence) and _beats(null):
+        rivals = [one for one in rivals if one.name not in UNSEEN]  # the model cannot have read it
     return max(rivals, key=lambda one: one.cross_validated_auc.estimate, default=None)
+
+
+def _uses_labels(row: AttackResult) -> bool:
+    """Whether labels decided its sign, or which of its variants is shown."""
+    return any(need.startswith("labels") for need in row.needs)
 
 
 def _null_finds(evidence: Evidence) -> bool:
@@ -140,7 +150,7 @@ def _null_finds(evidence: Evidence) -> bool:
 
 def _reversed(evidence: Evidence) -> AttackResult | None:
     """An attack whose sign cannot turn, below .5: and below itself on the null target, where that was measured."""
-    plain = [row for row in evidence.rows if row.attack in UNAMBIGUOUS and row.name == row.attack and row.auc]
+    plain = [row for row in evidence.rows if row.attack in UNAMBIGUOUS and "reference=" not in row.name and row.auc]
     nulls = {row.name: row.auc for row in evidence.null.rows if row.auc is not None}
     for row in plain:
         null = nulls.get(row.name)

@@ -81,6 +81,12 @@ class Perturbation:
         """How it was learned."""
         return self.learned
 
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the denoiser a record."""
+        timesteps = timesteps_of(self.t)
+        return len(timesteps) + (max(timesteps) // self.interval if self.where == "state" else 0)
+
     def close(self) -> None:
         """Nothing to free."""
 
@@ -260,13 +266,14 @@ class LearnedPerturbation:
         _way(self.where)
         if self.program:
             found = load_perturbation(Path(self.program))
-            ours = (self.where, timesteps_of(self.t), self.interval)
-            theirs = (found.where, timesteps_of(found.t), found.interval)
+            recipe = str(found.learned.get("recipe", self.recipe))
+            ours = (self.where, self.recipe, timesteps_of(self.t), self.interval)
+            theirs = (found.where, recipe, timesteps_of(found.t), found.interval)
             if ours != theirs:
                 raise AttackError(
                     "The program was learned for another question than the one asked.",
-                    expected=f"where={found.where}:t={found.t} (interval {found.interval})",
-                    found=f"where={self.where}:t={self.t} (interval {self.interval})",
+                    expected=f"where={found.where}:recipe={recipe}:t={found.t} (interval {found.interval})",
+                    found=f"where={self.where}:recipe={self.recipe}:t={self.t} (interval {self.interval})",
                 )
             return found
         if self.recipe not in ("contrast", "paper"):

@@ -85,6 +85,11 @@ class MapReader:
         """How it was learned."""
         return self.learned
 
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the denoiser a record."""
+        return int(self.t) // self.interval + 1
+
     def close(self) -> None:
         """Nothing to free."""
 

@@ -175,6 +175,17 @@ class DiffusionModel:
                 found=f"{theirs.shape} from images of {theirs.pixels[1]} pixels",
                 hint="name the checkpoint before fine-tuning, or a model trained in the same way on other images",
             )
+        if len(self.alphas) != len(other.alphas) or not torch.allclose(self.alphas, other.alphas, atol=1e-6):
+            raise TargetError(
+                "The reference has another noise schedule than the target: a timestep is another amount of noise.",
+                expected=f"{self.steps} timesteps, {float(self.alphas[-1]):.3g} of the image left at the last",
+                found=f"{other.steps} timesteps, {float(other.alphas[-1]):.3g} left",
+                hint="save the reference with the target's scheduler",
+            )
+
+    def refresh(self) -> None:
+        """Forget what depends on the weights: a live model may have been trained on since."""
+        self._fingerprint, self._part = "", None
 
     @property
     def part_records(self) -> int:

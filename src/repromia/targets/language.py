@@ -99,6 +99,10 @@ class LanguageModel:
             raise TargetError(f"{self.name} carries no adapter, so it has no base to compare with.")
         return replace(self, adapter=False, name=f"{self.name} (adapter off)", asked=0, _fingerprint="", _remembered={})
 
+    def refresh(self) -> None:
+        """Forget what depends on the weights: a live model may have been trained on since."""
+        self._fingerprint, self._remembered = "", {}
+
     def describe(self) -> dict[str, Any]:
         """What a reader of the report needs to know about this model."""
         return {

@@ -129,12 +129,19 @@ def wrap_callable(
     target = DiffusionModel(denoiser, name, batch, resize)
     question = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(target.device)
     with target.asking():
-        answer = denoiser.predict(question, torch.tensor([0, target.steps // 2], device=target.device), {})
+        t = torch.tensor([0, target.steps // 2], device=target.device)
+        answer, again = (denoiser.predict(question, t, {}) for _ in range(2))
     if answer.shape != question.shape:
         raise TargetError(
             f"{name} answers with another shape than it is asked with.",
             expected=str(tuple(question.shape)),
             found=str(tuple(answer.shape)),
+        )
+    if not torch.allclose(answer, again, rtol=1e-3, atol=1e-4):
+        raise TargetError(
+            f"{name} answers the same question differently each time.",
+            expected="a network in eval mode",
+            hint="call network.eval() first, or pass the torch module itself in place of a function",
         )
     denoiser.settings = "" if modules else sha256(answer.double().cpu().numpy().tobytes()).hexdigest()
     return target
