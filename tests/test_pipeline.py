@@ -148,7 +148,7 @@ def failing_attack() -> Iterator[str]:
         raise RuntimeError("planted failure")
 
     yield "falls_over"
-    del attacks._REGISTRY["falls_over"]
+    del attacks._REGISTRY["language", "falls_over"]
 
 
 @pytest.mark.parametrize("headline", ["", "falls_over"])
@@ -191,7 +191,7 @@ def lucky_attacks(models: SmallModels, labelled: LabelledRecords) -> Iterator[tu
         return truth_on(texts, False)
 
     yield "good_on_select", "good_on_eval"
-    del attacks._REGISTRY["good_on_select"], attacks._REGISTRY["good_on_eval"]
+    del attacks._REGISTRY["language", "good_on_select"], attacks._REGISTRY["language", "good_on_eval"]
 
 
 def test_headline_is_chosen_on_select_even_where_another_is_better_on_eval(

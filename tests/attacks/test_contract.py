@@ -161,7 +161,7 @@ def new_attack() -> Iterator[str]:
         return sign * np.maximum.reduceat(plain.logprob.astype(np.float64), plain.offsets[:-1])
 
     yield "longest_token"
-    del attacks._REGISTRY["longest_token"]
+    del attacks._REGISTRY["language", "longest_token"]
 
 
 def test_one_decorated_function_is_a_new_attack(new_attack: str, views: Views) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from repromia.attacks import parse
-from repromia.attacks.probe_bank import FAMILIES, PRESETS, bank_specs, bank_statistics
+from repromia.attacks.probe_bank import FAMILIES, PRESETS, RECIPE, bank_specs, bank_statistics
 from repromia.bank import ask_bank
 from repromia.errors import AttackError
 from repromia.programs.registry import PLANS, plan_for
@@ -212,7 +212,7 @@ def test_the_small_preset_is_seventeen_passes_on_five_layers(
         tiny("llama", num_hidden_layers=5), models.base.tokenizer, options=LoadOptions(max_tokens=64)
     )
     views = make_views(target, models.base, measured_records.records.take(range(4)))
-    bank = ask_bank(views, bank_specs("small", ""), bank_statistics(DEFAULT), FAMILIES)
+    bank = ask_bank(views, bank_specs("small", ""), RECIPE, {"statistics": DEFAULT})
     assert not any(probe.reason for probe in bank.probes)
     assert bank.passes == 17
     assert bank.features.shape == (4, 17 * 7)
