@@ -21,11 +21,22 @@ if TYPE_CHECKING:
     from repromia.programs import Target
     from repromia.records import LabelledRecords
     from repromia.result import AuditResult
+    from repromia.targets.classifier import Classifier
     from repromia.targets.diffusion import DiffusionModel
     from repromia.targets.endpoint import EndpointModel
     from repromia.targets.language import LanguageModel
+    from repromia.views import ShadowModels
 
-__all__ = ["__version__", "audit", "diffusion_model", "endpoint_model", "language_model", "load_records"]
+__all__ = [
+    "__version__",
+    "audit",
+    "classifier",
+    "diffusion_model",
+    "endpoint_model",
+    "language_model",
+    "load_records",
+    "shadow_models",
+]
 
 
 def language_model(model: Any, tokenizer: Any = None, **options: Any) -> LanguageModel:
@@ -55,6 +66,40 @@ def diffusion_model(pipeline: Any, **options: Any) -> DiffusionModel:
     return wrap_pipeline(pipeline, options=DiffusionOptions(**options))
 
 
+def classifier(
+    model: Any, records: LabelledRecords | None = None, *, tokenizer: Any = None, **options: Any
+) -> Classifier:
+    """A classifier as a target.
+
+    model: `package.module:build`, a Hugging Face folder or hub id, a .skops file; or a live torch module, Hugging Face
+    model (texts: with its tokenizer), estimator with predict_proba, or function. records: some of those that it will
+    be asked about. options: fields of `repromia.targets.classifiers.ClassifierOptions`. Raises TargetError.
+    """
+    from repromia.targets.classifiers import ClassifierOptions, load_classifier, wrap_classifier
+
+    some = None if records is None else records.records.take([0])
+    if isinstance(model, str | Path):
+        return load_classifier(str(model), ClassifierOptions(**options), some)
+    return wrap_classifier(model, records=some, options=ClassifierOptions(**options), tokenizer=tokenizer)
+
+
+def shadow_models(
+    train: Any, target: Classifier, records: LabelledRecords, *, count: int = 16, **options: Any
+) -> ShadowModels:
+    """Shadow models that an audit of `target` trains: train(records, seed) -> model, or its `package.module:name`.
+
+    options: fields of `repromia.shadows.TrainedShadows`, as seed and cluster ("local", "ray", "ray://host:port").
+    """
+    from functools import partial
+
+    from repromia.shadows import TrainedShadows
+    from repromia.targets.classifiers import ClassifierOptions, wrap_classifier
+
+    like = ClassifierOptions(classes=target.classes)
+    wrap = partial(wrap_classifier, records=records.records.take([0]), options=like, name="shadow model")
+    return TrainedShadows(train, wrap, count, classes=target.classes, **options)
+
+
 def endpoint_model(url: str, model: str, **options: Any) -> EndpointModel:
     """A model behind an OpenAI-compatible completions endpoint that returns log-probabilities of given text.
 
@@ -74,14 +119,23 @@ def load_records(
     group: str | None = None,
     image: str | None = None,
     caption: str | None = None,
+    class_field: str | None = None,
 ) -> LabelledRecords:
-    """Records of known membership: texts, chats, prompt-completion pairs or images, from files, folders or lists.
+    """Records of known membership: texts, chats, prompt-completion pairs, images or rows, from files or lists.
 
-    text, image, caption, group: names of fields, where they are not found by themselves. Raises RecordsError.
+    text, image, caption, group, class_field (of classifiers; pairs (X, y) of arrays need none): names of fields, where
+    they are not found by themselves. Raises RecordsError.
     """
     from repromia.pictures import holds_pictures, pictures_from_objects, read_pictures
     from repromia.readers import from_objects, read_members
 
+    if class_field is not None or isinstance(members, tuple):
+        from repromia.class_records import class_records_from_objects, read_class_records
+
+        named = class_field or "class"
+        if isinstance(members, str | Path) and isinstance(nonmembers, str | Path):
+            return read_class_records(members, nonmembers, class_field=named, text=text, group=group)
+        return class_records_from_objects(members, nonmembers, class_field=named, text=text, group=group)
     pictures = bool(image) or (text is None and holds_pictures(members))
     if isinstance(members, str | Path) and isinstance(nonmembers, str | Path):
         if pictures:
@@ -98,12 +152,14 @@ def audit(
     *,
     reference: Target | None = None,
     null_reference: Target | None = None,
+    shadows: ShadowModels | None = None,
     out: str | Path | None = None,
     **settings: Any,
 ) -> AuditResult:
     """Audit a target against records of known membership.
 
-    reference: a model that did not see the records; an adapter's base is used by itself. settings: fields of
+    reference: a model that did not see the records; an adapter's base is used by itself. shadows: of a classifier
+    (see `shadow_models`). settings: fields of
     `repromia.config.Settings` (attacks, seed, fprs, …). With `out`, files are written as by the command line and
     an interrupted audit goes on where it stopped. Raises RepromiaError.
     """
@@ -117,4 +173,5 @@ def audit(
         null_reference=null_reference,
         settings=Settings(**settings),
         out=out,
+        shadows=shadows,
     )

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from repromia.attacks import BankRecipe
 from repromia.errors import AttackError, StoreError
 from repromia.heads import REACH, Shape
-from repromia.programs import Plan
+from repromia.programs import Plan, Program
 from repromia.programs.registry import plan_for
 from repromia.records import LabelledRecords
 from repromia.signals import Signals
@@ -50,7 +50,8 @@ class Probe:
 class Bank:
     """Features of all records, and the probes they come from.
 
-    anchor: columns whose mean is a score by itself; reach: as of the recipe.
+    anchor: columns whose mean is a score by itself; reach: as of the recipe. plain: what the view that the others are
+    compared with cost, in a probe without columns.
     """
 
     features: Float[np.ndarray, "record feature"]
@@ -58,6 +59,7 @@ class Bank:
     anchor: tuple[int, ...] = ()
     beside_passive: bool = True
     reach: float | None = None
+    plain: Probe = Probe("identity", "identity")
 
     @property
     def used(self) -> frozenset[str]:
@@ -103,13 +105,17 @@ class Bank:
 def ask_bank(views: Views, specs: Sequence[str], recipe: BankRecipe, options: dict[str, Any]) -> Bank:
     """Ask every program of the bank. Raises AttackError where no program could be asked at all."""
     statistics = recipe.statistics(options)
-    plain = views.ask("target", views.program(recipe.plain, options))[0]
+    program = views.program(recipe.plain, options)
+    plain = views.ask("target", program)[0]
     columns: list[Float[np.ndarray, "record feature"]] = []
     probes: list[Probe] = []
     for spec in specs:
         name = spec.split("/")[0]
         family = recipe.families.get(name, name)
         plan = plan_for(spec, options, views.modality)
+        applies = getattr(plan, "applies", None)
+        if applies is not None and not applies(views.targets["target"]):
+            continue  # a bank may hold programs for several kinds of inputs
         began, at = time.perf_counter(), sum(one.shape[1] for one in columns)
         before = len(views.costs)
         try:
@@ -129,7 +135,17 @@ def ask_bank(views: Views, specs: Sequence[str], recipe: BankRecipe, options: di
         reasons = "; ".join(f"{probe.spec}: {probe.reason.splitlines()[0]}" for probe in probes)
         raise AttackError("No program of the bank could be asked.", found=reasons or "an empty bank")
     anchor = tuple(at for probe in probes if probe.spec.split("/")[0] == recipe.anchor for at in probe.columns)
-    return Bank(np.concatenate(columns, axis=1), tuple(probes), anchor, recipe.beside_passive, recipe.reach)
+    own_cost = _cost_of_plain(views, recipe.plain, program, float(passes_of(program, [plain])))
+    features = np.concatenate(columns, axis=1)
+    return Bank(features, tuple(probes), anchor, recipe.beside_passive, recipe.reach, own_cost)
+
+
+def _cost_of_plain(views: Views, spec: str, program: Program, passes: float) -> Probe:
+    """What asking the plain view cost when it was asked first, whoever asked."""
+    name = getattr(program, "label", type(program).__name__)
+    costs = [one for one in views.costs if one.of == "target" and one.program == name and one.passes == passes]
+    tokens, seconds = (costs[0].tokens, costs[0].seconds) if costs else (0, 0.0)
+    return Probe(spec, spec, passes=passes, tokens=tokens, seconds=seconds)
 
 
 def _probe(

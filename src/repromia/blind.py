@@ -2,19 +2,21 @@
 
 An attack that does no better than these may be reading dates, topics or lengths instead of memory.
 C and min_df of "tfidf" were chosen on WikiMIA (32, 64 and 128 words); "char_ngrams" takes them over; the
-others keep scikit-learn's C = 1. Pictures have baselines of their own.
+others keep scikit-learn's C = 1. Pictures, rows of a table and classes have baselines of their own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from repromia.blind_pictures import captions, file_properties, image_statistics, pictures_in, thumbnails
+from repromia.blind_tables import Both, classes, examples_in, features, of_classes, of_features, rows_in
+from repromia.blind_tables import texts as example_texts
 from repromia.errors import ConfigError, RecordsError
 from repromia.records import LabelledRecords, Records
 from repromia.result import Estimate
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 BlindScorer = Callable[[Records], Float[np.ndarray, " record"]]
 Inputs = list[str] | Float[np.ndarray, "record value"]
+Build = Callable[[int, int], "Pipeline | Both"]
+# what a baseline reads of the records, and how it is built
+Baseline = tuple[Callable[[Records], Inputs], Build]
 
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
@@ -38,9 +43,9 @@ _DECADES = range(1900, 2100, 10)
 
 
 def baselines_for(records: Records) -> tuple[str, ...]:
-    """Names of the baselines that these records can be asked: those of texts, or those of pictures."""
+    """Names of the baselines that these records can be asked: those of texts, rows of a table, or pictures."""
     if not pictures_in(records):
-        return tuple(BASELINES)
+        return tuple(_known(records))
     captioned = any(text.strip() for text in records.texts())
     return tuple(name for name in PICTURE_BASELINES if name != "captions" or captioned)
 
@@ -156,11 +161,19 @@ def _auc_influence(
     return auc, influence
 
 
-def _baseline(records: Records, name: str) -> tuple[Callable[[Records], Inputs], Callable[[int, int], Pipeline]]:
+def _known(records: Records) -> Mapping[str, Baseline]:
+    if pictures_in(records):
+        return PICTURE_BASELINES
+    if rows_in(records):
+        return TABLE_BASELINES
+    if examples_in(records):
+        return EXAMPLE_BASELINES
+    return {name: (Records.texts, one) for name, one in BASELINES.items()}
+
+
+def _baseline(records: Records, name: str) -> Baseline:
     """What the baseline reads of the records, and how its pipeline is built."""
-    known = (
-        PICTURE_BASELINES if pictures_in(records) else {name: (Records.texts, one) for name, one in BASELINES.items()}
-    )
+    known = _known(records)
     if name not in known:
         raise ConfigError(
             f"there is no blind baseline {name!r}",
@@ -174,10 +187,8 @@ def _at(inputs: Inputs, rows: Int[np.ndarray, " row"]) -> Inputs:
     return [inputs[row] for row in rows] if isinstance(inputs, list) else inputs[rows]
 
 
-def _fit(
-    build: Callable[[int, int], Pipeline], inputs: Inputs, member: Bool[np.ndarray, " record"], seed: int
-) -> Pipeline:
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+def _fit(build: Build, inputs: Inputs, member: Bool[np.ndarray, " record"], seed: int) -> Any:
+    from threadpoolctl import threadpool_limits
 
     # One thread: the problems are small, and waiting for a busy second core costs more than it gives.
     with threadpool_limits(1):
@@ -279,9 +290,16 @@ BASELINES: dict[str, Callable[[int, int], Pipeline]] = {
     "dates": _dates,
 }
 
-PICTURE_BASELINES: dict[str, tuple[Callable[[Records], Inputs], Callable[[int, int], Pipeline]]] = {
+PICTURE_BASELINES: dict[str, Baseline] = {
     "image_statistics": (image_statistics, _of_numbers),
     "file_properties": (file_properties, _of_numbers),
     "pixels": (thumbnails, _of_numbers),
     "captions": (captions, _tfidf),
+}
+
+TABLE_BASELINES: dict[str, Baseline] = {"features": (features, of_features), "classes": (classes, of_classes)}
+
+EXAMPLE_BASELINES: dict[str, Baseline] = {
+    **{name: (example_texts, one) for name, one in BASELINES.items()},
+    "classes": (classes, of_classes),
 }

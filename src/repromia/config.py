@@ -68,13 +68,35 @@ class Settings(BaseModel):
 class AuditConfig(Settings):
     """A whole audit from the command line or a YAML file."""
 
-    modality: Literal["auto", "language", "diffusion"] = Field(
-        "auto", description="What kind of model it is; auto: diffusion where the records are images."
+    modality: Literal["auto", "language", "diffusion", "classifier"] = Field(
+        "auto",
+        description="What kind of model it is; auto: classifier where --class-field is given, else diffusion where the "
+        "records are images.",
     )
     model: str = Field(
-        description="The model to audit: folder of a language model or diffusers pipeline, adapter folder, or hub id; "
-        "with --endpoint, its name on the server."
+        description="The model to audit: folder of a language model, diffusers pipeline or Hugging Face classifier, "
+        "adapter folder, hub id, *.skops file, or package.module:function that builds a classifier; with --endpoint, "
+        "its name on the server."
     )
+    class_field: str = Field(
+        "",
+        description="Field that holds the class a classifier was to predict; folder: of images, the name of the folder "
+        "they lie in.",
+    )
+    classes: tuple[str, ...] = Field((), description="Names of the classes in the model's order; empty: 0, 1, …")
+    weights: str = Field("", description="safetensors file for a module that --model builds.")
+    answer: Literal["", "logits", "probabilities", "top_k", "label"] = Field(
+        "", description="What a classifier answers with; empty: modules logits, estimators probabilities."
+    )
+    random_answers: bool = Field(False, description="A classifier's answers may differ from call to call.")
+    shadow_training: str = Field(
+        "", description="package.module:function that trains a shadow model: train(records, seed) -> model."
+    )
+    shadow_models: int = Field(16, ge=2, description="Shadow models to train.")
+    shadow_folder: str = Field(
+        "", description="Folder of trained shadow models with masks.npz: who was in which training set."
+    )
+    cluster: str = Field("local", description="Where shadow models are trained: local, ray, or ray://host:port.")
     reference: str = Field(
         "", description="A model that did not see the records, best the checkpoint before fine-tuning."
     )
@@ -113,10 +135,10 @@ class AuditConfig(Settings):
     batch_images: int = Field(
         64, ge=1, description="Denoiser evaluations in one forward pass; halved when memory runs out."
     )
-    resize: Literal["crop", "squash", "refuse"] = Field(
-        "crop",
+    resize: Literal["auto", "crop", "squash", "refuse"] = Field(
+        "auto",
         description="Images of another size than the model's, the same for both sides: scale and cut the middle out, "
-        "scale both sides, or refuse.",
+        "scale both sides, or refuse. auto: a Hugging Face classifier's own way, else crop.",
     )
     variant: str = Field(
         "", description="Other weights in the pipeline's folder, such as ema (unet_ema/, or a diffusers variant)."
@@ -145,6 +167,8 @@ class AuditConfig(Settings):
         two, one = bool(self.members or self.nonmembers), bool(self.data or self.label)
         if two == one:
             raise ValueError("give either --members and --nonmembers, or --data and --label")
+        if self.shadow_training and self.shadow_folder:
+            raise ValueError("give --shadow-training or --shadow-folder, not both")
         if two and not (self.members and self.nonmembers):
             raise ValueError("--members and --nonmembers go together")
         if one and not (self.data and self.label):

@@ -7,6 +7,9 @@ only exact repeats are found.
 
 Pictures: exact are those with the same pixels, whatever their files and captions; near those of
 `repromia.near_pictures`.
+
+Rows of a table: exact are those of the same numbers and the same class; near ones are not looked for. Texts with a
+class: the text decides, whatever the class.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from scipy.sparse.csgraph import connected_components
 
 from repromia.errors import RecordsError
 from repromia.near_pictures import near_pairs
-from repromia.records import LabelledRecords, Picture, Records
+from repromia.records import Content, Example, LabelledRecords, Picture, Records, TableRow, as_text
 from repromia.result import Duplicates
 
 SHINGLE_WORDS = 5
@@ -67,9 +70,13 @@ def find_duplicates(labelled: LabelledRecords, *, threshold: float = 0.5) -> Dup
     pictures = [content for content in labelled.records.contents if isinstance(content, Picture)]
     if pictures:
         return _alike(pictures)
+    contents = labelled.records.contents
+    if any(isinstance(one, TableRow) for one in contents):
+        return _equal(contents)
     distinct: dict[str, int] = {}
+    texts = [one.text if isinstance(one, Example) else as_text(one) for one in contents]
     text = np.array(
-        [distinct.setdefault(" ".join(text.casefold().split()), len(distinct)) for text in labelled.records.texts()],
+        [distinct.setdefault(" ".join(text.casefold().split()), len(distinct)) for text in texts],
         dtype=np.int64,
     )
     shingles, sizes = _shingles(list(distinct))
@@ -79,6 +86,12 @@ def find_duplicates(labelled: LabelledRecords, *, threshold: float = 0.5) -> Dup
     first, second, similarity = (np.concatenate(column) for column in zip(*parts, strict=True))
     blocked = (_row_sizes(rare) == 0) & (_row_sizes(common) >= threshold * sizes) & (sizes > 0)
     return DuplicateReport(text, np.stack([first, second], axis=1), similarity, int(blocked[text].sum()))
+
+
+def _equal(rows: Sequence[Content]) -> DuplicateReport:
+    distinct: dict[Content, int] = {}
+    number = np.array([distinct.setdefault(one, len(distinct)) for one in rows], dtype=np.int64)
+    return DuplicateReport(number, np.zeros((0, 2), dtype=np.int64), np.zeros(0), 0)
 
 
 def _alike(pictures: Sequence[Picture]) -> DuplicateReport:

@@ -241,9 +241,10 @@ def _npz(path: Path, image: str | None) -> Table:
         raise RecordsError(f"{path}: no records", expected="at least one image", found="none")
     images = uint8_images(arrays[key], f"{path}, {key!r}")
     names = {"captions": "caption", "ids": "id", "labels": "label"}
-    columns = {names.get(name, name): one.tolist() for name, one in arrays.items() if one.shape == images.shape[:1]} | {
-        IMAGE: list(images)
-    }
+    lists = {name: one.tolist() for name, one in arrays.items() if one.shape == images.shape[:1]}
+    columns: dict[str, list[Any]] = {names.get(name, name): one for name, one in lists.items()} | {IMAGE: list(images)}
+    if "labels" in lists:  # of classes, if it is named so
+        columns["labels"] = lists["labels"]
     rows = tuple(dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
     return Table(str(path), rows, tuple(range(1, len(rows) + 1)), IMAGE)
 

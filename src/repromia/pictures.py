@@ -26,6 +26,7 @@ from repromia.rows import Table
 __all__ = ["holds_pictures", "pictures_from_objects", "read_labelled_pictures", "read_pictures"]
 
 CAPTION_NAMES = ("caption", "text", "prompt")
+FOLDER = "folder"  # a caption field: of image files, the name of the folder that each lies in
 OnSkipped = Callable[[Sequence[str]], None]
 
 
@@ -183,7 +184,8 @@ def _captions(table: Table, field: str, options: _Options) -> list[str]:
     """A caption for each row: of the named field, else of the only field that could be one, else none at all."""
     name = options.caption
     if name is not None:
-        require_field(table, name, "caption")
+        if name != FOLDER or table.unit != FILE:
+            require_field(table, name, "caption")
     else:
         aside = {field, options.label, options.group, "id"}
         found = [one for one in fields_of(table) if one.lower() in CAPTION_NAMES and one not in aside]
@@ -197,19 +199,26 @@ def _captions(table: Table, field: str, options: _Options) -> list[str]:
         name = found[0] if found else None
     if name is None:
         return [""] * len(table.rows)
-    values = [row.get(name) for row in table.rows]
+    values = [row.get(name) for row in table.rows] if name != FOLDER or has_field(table, name) else _folders(table)
     wrong = [row for row, value in enumerate(values) if not _is_caption(value)]
     if wrong:
         raise RecordsError(
             f"{table.source}: {len(wrong)} of {len(values)} images have no caption, others have",
-            expected="a string for every image (an empty one is allowed)",
+            expected="a string for every image (an empty one is allowed), or the number of its class",
             found=_named(table, wrong),
             hint="add the captions or drop these images",
         )
     return [str(value) for value in values]
 
 
+def _folders(table: Table) -> list[str | None]:
+    """The folder that each file lies in, which may be its class; none for files of the source itself."""
+    return [Path(str(row["id"])).parent.name or None for row in table.rows]
+
+
 def _is_caption(value: object) -> bool:
+    if isinstance(value, int):
+        return not isinstance(value, bool)
     return isinstance(value, str) and re.search("[\ud800-\udfff]", value) is None
 
 

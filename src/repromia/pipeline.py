@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repromia.attacks import Chosen, Modality, choose, parse
+from repromia.attacks import Ask, Attack, Chosen, Modality, choose, parse
 from repromia.config import Settings
 from repromia.controls import blind_results, null_target, permuted_head, permuted_program
 from repromia.duplicates import remove_duplicates
@@ -20,7 +20,7 @@ from repromia.evaluate import Judge, all_records, best_on_select
 from repromia.findings import other_findings
 from repromia.gains import null_gains, paired_gains, probe_families
 from repromia.metrics import RocCurve, roc_curve
-from repromia.programs import Binding, Identity, Target, has_weights, takes_captions
+from repromia.programs import Binding, Identity, Target, has_weights, only_labels, takes_captions
 from repromia.programs.registry import plan_for
 from repromia.provenance import versions
 from repromia.records import LabelledRecords, Records
@@ -33,7 +33,7 @@ from repromia.result import (
     RecordsSummary,
 )
 from repromia.roles import assign_roles, role_sizes
-from repromia.scoring import Scored, programs_asked, run_attack
+from repromia.scoring import Scored, named_programs, programs_asked, run_attack
 from repromia.signals import Scores, Signals
 from repromia.store import Store
 from repromia.supervision import SAME_SUPERVISION, WITH_REFERENCE, Supervised, supervised_rows
@@ -44,6 +44,7 @@ from repromia.views import Cost, Views
 if TYPE_CHECKING:
     from repromia.programs.saved import Learned
     from repromia.progress import Progress
+    from repromia.views import ShadowModels
 
 EXPOSED = 20
 
@@ -71,6 +72,7 @@ class _Where:
 
     store: Store
     progress: Progress
+    shadows: ShadowModels | None = None
     costs: list[Cost] = field(default_factory=list)
     memory: dict[str, tuple[Signals, ...]] = field(default_factory=dict)
     samples: dict[str, Any] = field(default_factory=dict)  # what models wrote by themselves, by model
@@ -84,15 +86,16 @@ def run_audit(
     store: Store,
     progress: Progress,
     key: str = "",
+    shadows: ShadowModels | None = None,
 ) -> Audit:
     """Audit a target against labelled records.
 
-    models: target, reference, second reference for the null target. Raises RepromiaError where nothing can be
-    measured at all; an attack that fails is a failed row.
+    models: target, reference, second reference for the null target; shadows: of a classifier. Raises RepromiaError
+    where nothing can be measured at all; an attack that fails is a failed row.
     """
     began = time.perf_counter()
     carried = load_heads(Path(settings.transfer_from)) if settings.transfer_from else []
-    chosen = _chosen(settings, carried, models)
+    chosen = _chosen(settings, carried, models, shadows)
     _check_headline(chosen, carried, settings, models[0].modality)
     _check_references(models)
     kept, duplicates = remove_duplicates(labelled, threshold=settings.near_duplicates)
@@ -108,7 +111,7 @@ def run_audit(
     )
     store.event("roles", fit=len(roles.fit), select=len(roles.select), eval=len(roles.eval))
     target, reference, null_reference = models
-    where = _Where(store, progress)
+    where = _Where(store, progress, shadows)
     views = _views(target, reference, judge, settings, where)
     _ask_first(chosen, views)
 
@@ -133,7 +136,7 @@ def run_audit(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         modality=target.modality,
         target=target.describe(),
-        reference=reference.describe() if reference else None,
+        reference=_described(reference, shadows),
         records=summary,
         headline=headline.name if headline else "",
         headline_rule="named beforehand" if settings.headline else "best AUC on the select role",
@@ -164,12 +167,18 @@ def run_audit(
     )
 
 
+def _described(reference: Target | None, shadows: ShadowModels | None) -> dict[str, Any] | None:
+    if reference is not None:
+        return reference.describe()
+    return shadows.describe() if shadows is not None else None
+
+
 def _views(target: Target, reference: Target | None, judge: Judge, settings: Settings, where: _Where) -> Views:
     """Views of all records by a target, stored and counted in `where`."""
     records = all_records(judge.roles)
     roles = judge.roles
     binding = Binding(target, roles.fit, roles.select, settings.seed, where.progress, longest=0, memory=where.samples)
-    views = Views({"target": target}, records, binding, where.store, where.costs, where.memory)
+    views = Views({"target": target}, records, binding, where.store, where.costs, where.memory, where.shadows)
     views.measure_longest()
     if reference is not None:
         views.add_reference(reference)
@@ -221,7 +230,10 @@ def _check_references(models: tuple[Target, Target | None, Target | None]) -> No
 
 
 def _chosen(
-    settings: Settings, carried: Sequence[SavedHead], models: tuple[Target, Target | None, Target | None]
+    settings: Settings,
+    carried: Sequence[SavedHead],
+    models: tuple[Target, Target | None, Target | None],
+    shadows: ShadowModels | None,
 ) -> list[Chosen]:
     """The attacks asked for, and those that heads and programs carried over need."""
     target = models[0]
@@ -231,6 +243,10 @@ def _chosen(
         weights=has_weights(target),
         modality=target.modality,
         captions=takes_captions(target),
+        shadows=shadows is not None,
+        labels_only=only_labels(target),
+        copies=bool(getattr(target, "differentiable", False)),
+        fits=lambda one: _fits(one, target),
     )
     chosen = {one.name: one for one in found}
     if settings.transfer_from:
@@ -238,6 +254,13 @@ def _chosen(
         for one in (*needed(carried, target.modality), *programs):
             chosen.setdefault(one.name, one)
     return list(chosen.values())
+
+
+def _fits(attack: Attack, target: Target) -> bool:
+    """Whether the target can be asked in every way that the attack asks."""
+    plans = [plan_for(mark.plan, {}, target.modality) for mark, _ in attack.inputs.values() if isinstance(mark, Ask)]
+    checks = [getattr(one, "applies", None) for one in plans]
+    return all(check is None or check(target) for check in checks)
 
 
 def _check_headline(
@@ -272,11 +295,14 @@ def _null(
     first, second = references
     if not settings.controls:
         return NullTarget(status="not_available", reason="controls were switched off"), {}
+    if first is None and where.shadows is not None:
+        first = where.shadows.null_model(all_records(judge.roles))
     if first is None:
         reason = "no reference model was given, so no model is known that cannot have seen the records"
         return NullTarget(status="not_available", reason=reason), {}
     missing, given = "", second is not None
-    if second is None and any("reference" in one.attack.needs for one in chosen):
+    wanting = second is None and where.shadows is None and first.modality == "language"
+    if wanting and any("reference" in one.attack.needs for one in chosen):
         second, missing = _repaired(first, chosen, judge, settings, where)
     asked = _views(first, second, judge, settings, where)
     if asked.modality != "language":
@@ -295,9 +321,9 @@ def _repaired(
     """
     from repromia.programs.weights import NoiseAndRepair
 
-    named = [spec for one in chosen for spec in one.programs() if spec.split("/")[0] == "noise_and_repair"]
+    named = [spec for one in chosen for spec in named_programs(one) if spec.split("/")[0] == "noise_and_repair"]
     if not named:
-        return None, "or noise_and_repair among the attacks"
+        return None, "or noise_and_repair among the attacks" if reference.modality == "language" else ""
     try:
         plan = plan_for(named[0], {})
         assert isinstance(plan, NoiseAndRepair)  # noqa: S101 — by its name

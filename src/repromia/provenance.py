@@ -21,11 +21,13 @@ def audit_key(
     others: Sequence[Target | None],
     labelled: LabelledRecords,
     settings: Settings,
+    shadows: str = "",
 ) -> str:
-    """Hash of everything that decides the result: the same key, the same audit."""
+    """Hash of everything that decides the result: the same key, the same audit. shadows: key of shadow models."""
     return digest(
         "audit",
         code_digest(),
+        shadows,
         [one.fingerprint if one else "" for one in (target, *others)],
         labelled.records.digest(),
         labelled.member.tolist(),
@@ -43,8 +45,9 @@ def audit_key(
 
 
 def _named_files(chosen: Chosen) -> list[str]:
-    """Hashes of the files and folders that an attack's options name."""
-    return _digests([Path(value) for value in chosen.options.values() if isinstance(value, str) and value])
+    """Hashes of the files and folders that an attack's options name, and of what lies beside a learned program."""
+    paths = [Path(value) for value in chosen.options.values() if isinstance(value, str) and value]
+    return _digests([*paths, *(path.with_suffix(".json") for path in paths if path.suffix == ".safetensors")])
 
 
 def _digests(paths: Sequence[Path]) -> list[str]:
@@ -55,7 +58,7 @@ def _digests(paths: Sequence[Path]) -> list[str]:
 def versions() -> dict[str, str]:
     """Versions of what the figures depend on."""
     found = {"repromia": __version__, "python": platform.python_version()}
-    for name in ("torch", "transformers", "diffusers", "peft", "numpy", "scipy", "scikit-learn"):
+    for name in ("torch", "transformers", "diffusers", "peft", "numpy", "scipy", "scikit-learn", "skops", "cma", "ray"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

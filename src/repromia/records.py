@@ -37,6 +37,22 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class Example:
+    """A text and the class that a classifier was to give it."""
+
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """Numbers and the class that a classifier was to give them."""
+
+    values: tuple[float, ...]
+    label: str
+
+
+@dataclass(frozen=True)
 class FileFacts:
     """What a file says of an image beside its pixels: enough to tell two sources apart without looking at it.
 
@@ -54,8 +70,9 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image and its caption. Files are decoded each time they are looked at, so that many can be held.
+    """An image and its caption, or the name of its class.
 
+    Files are decoded each time they are looked at, so that many can be held.
     digest: hash of the decoded pixels; equal pictures in different files are equal.
     """
 
@@ -102,7 +119,7 @@ def pixels_of(opened: PillowImage) -> UInt8[np.ndarray, "height width channel"]:
     return np.array(image.convert("RGB"))
 
 
-Content = str | Chat | Completion | Picture
+Content = str | Chat | Completion | Picture | Example | TableRow
 
 
 def as_text(content: Content) -> str:
@@ -116,6 +133,20 @@ def as_text(content: Content) -> str:
             return f"{prompt}{completion}"
         case Picture():
             return content.caption
+        case Example(text, label):
+            return f"{text}\n{label}"
+        case TableRow(values, label):
+            return f"{' '.join(map(repr, values))} {label}"
+
+
+def class_of(content: Content) -> str:
+    """The class that a record names; empty where it names none."""
+    match content:
+        case Picture():
+            return content.caption
+        case Example() | TableRow():
+            return content.label
+    return ""
 
 
 def content_digest(content: Content) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from repromia.pipeline import Audit
     from repromia.programs import Target
     from repromia.report import Excerpt
+    from repromia.targets.classifier import Classifier
+    from repromia.targets.classifiers import ClassifierOptions
+    from repromia.views import ShadowModels
 
 EXCERPT = 300
 
@@ -47,12 +51,14 @@ def audit_to_folder(config: AuditConfig, progress: Progress) -> AuditResult:
     with Store(config.out).locked() as store:
         store.event("start", records=len(labelled), unreadable=len(skipped))
         models = _load_models(config, labelled, progress)
-        key = audit_key(models[0], models[1:], labelled, config.settings())
+        shadows = shadow_models(config, models[0], labelled.records)
+        key = audit_key(models[0], models[1:], labelled, config.settings(), shadows.key if shadows else "")
         finished = _finished(config.out, key)
         if finished is not None:
             store.event("already_finished")
             return finished
-        done = run_audit(models, labelled, config.settings(), store=store, progress=progress, key=key)
+        settings = config.settings()
+        done = run_audit(models, labelled, settings, store=store, progress=progress, key=key, shadows=shadows)
         if skipped:
             shown = ", ".join(skipped[:5]) + (", …" if len(skipped) > 5 else "")
             sentence = f"{len(skipped)} images could not be read and were left out: {shown}."
@@ -74,17 +80,26 @@ def read_records(config: AuditConfig, on_skipped: Callable[[Sequence[str]], None
     from repromia.readers import read_labelled, read_members
 
     text, group = config.text or None, config.group or None
+    named = config.class_field or None
     sources = (config.data,) if config.data else (config.members or "", config.nonmembers or "")
     if config.image or (text is None and any(map(holds_pictures, sources))):
         read = partial(
             read_labelled_pictures if config.data else read_pictures,
             image=config.image or None,
-            caption=config.caption or None,
+            caption=config.caption or named,
             group=group,
             skip_unreadable=config.skip_unreadable,
             on_skipped=on_skipped,
         )
         return read(config.data, label=config.label) if config.data else read(*sources)
+    if named:
+        from repromia.class_records import read_class_records, read_labelled_class_records
+
+        if config.data:
+            return read_labelled_class_records(
+                config.data, label=config.label, class_field=named, text=text, group=group
+            )
+        return read_class_records(*sources, class_field=named, text=text, group=group)
     if config.data:
         return read_labelled(config.data, label=config.label, text=text, group=group)
     return read_members(config.members or "", config.nonmembers or "", text=text, group=group)
@@ -98,7 +113,7 @@ def _load_models(
         raise _second_without_first()
     if config.endpoint:
         return _endpoint_models(config)
-    load = _loader(config, modality_of(config, labelled))
+    load = _loader(config, modality_of(config, labelled), labelled.records)
     with progress.step("loading models", 1 + bool(config.reference) + bool(config.null_reference)) as bar:
         target = load(config.model)
         bar.advance()
@@ -117,15 +132,23 @@ def modality_of(config: AuditConfig, labelled: LabelledRecords) -> str:
     """What kind of model is audited: as configured, else as the records tell."""
     if config.modality != "auto":
         return config.modality
+    if config.class_field:
+        return "classifier"
     return "diffusion" if isinstance(labelled.records.contents[0], Picture) else "language"
 
 
-def _loader(config: AuditConfig, modality: str) -> Callable[[str], Any]:
+def _loader(config: AuditConfig, modality: str, records: Records) -> Callable[[str], Any]:
+    if modality == "classifier":
+        from repromia.targets.classifiers import load_classifier
+
+        return lambda path: load_classifier(path, _classifier_options(config), records)
     if modality == "diffusion":
         from repromia.targets.pipelines import DiffusionOptions, load_diffusion_model
 
         names = DiffusionOptions.__dataclass_fields__.keys() - {"batch"}
-        pictures = DiffusionOptions(**{name: getattr(config, name) for name in names}, batch=config.batch_images)
+        given = {name: getattr(config, name) for name in names}
+        given["resize"] = "crop" if config.resize == "auto" else config.resize
+        pictures = DiffusionOptions(**given, batch=config.batch_images)
         return lambda path: load_diffusion_model(path, pictures)
     from repromia.targets.load import LoadOptions, load_language_model
 
@@ -137,6 +160,55 @@ def _loader(config: AuditConfig, modality: str) -> Callable[[str], Any]:
         )
     options = LoadOptions(**{name: getattr(config, name) for name in LoadOptions.__dataclass_fields__})
     return lambda path: load_language_model(path, options)
+
+
+def _classifier_options(config: AuditConfig) -> ClassifierOptions:
+    from repromia.targets.classifiers import ClassifierOptions
+
+    return ClassifierOptions(
+        classes=config.classes,
+        answer=config.answer,
+        weights=config.weights,
+        device=config.device,
+        dtype=config.dtype,
+        revision=config.revision,
+        batch=config.batch_images,
+        resize=config.resize,
+        random=config.random_answers,
+    )
+
+
+def shadow_models(config: AuditConfig, target: Target, records: Records) -> ShadowModels | None:
+    """Shadow models as the configuration names them: to be trained, or in a folder."""
+    if not config.shadow_training and not config.shadow_folder:
+        return None
+    from repromia.targets.classifier import Classifier
+    from repromia.targets.classifiers import wrap_classifier
+
+    if not isinstance(target, Classifier):
+        raise ConfigError("Shadow models are trained for classifiers only.", found=target.modality)
+    options = replace(_classifier_options(config), classes=target.classes, weights="")
+    one = records.take([0])
+    if config.shadow_folder:
+        from repromia.shadow_files import SavedShadows
+
+        load = partial(_load_shadow, model=config.model, options=options, records=one)
+        return SavedShadows(Path(config.shadow_folder), load, target.classes)
+    from repromia.shadows import TrainedShadows
+
+    wrap = partial(wrap_classifier, records=one, options=replace(options, answer=""), name="shadow model")
+    return TrainedShadows(
+        config.shadow_training, wrap, config.shadow_models, config.seed, target.classes, config.cluster
+    )
+
+
+def _load_shadow(path: Path, *, model: str, options: ClassifierOptions, records: Records) -> Classifier:
+    """A shadow of a folder: weights for the module that --model builds, or a whole estimator."""
+    from repromia.targets.classifiers import load_classifier
+
+    if path.suffix == ".skops":
+        return load_classifier(str(path), options, records, name=path.name)
+    return load_classifier(model, replace(options, weights=str(path)), records, name=path.name)
 
 
 def _endpoint_models(config: AuditConfig) -> tuple[Target, Target | None, Target | None]:
@@ -321,6 +393,7 @@ def audit_objects(
     null_reference: Target | None,
     settings: Settings,
     out: str | Path | None,
+    shadows: ShadowModels | None = None,
 ) -> AuditResult:
     """`repromia.audit`: the audit on objects already in memory."""
     from repromia.pipeline import run_audit
@@ -333,13 +406,13 @@ def audit_objects(
         refresh = getattr(one, "refresh", None)
         if refresh is not None:
             refresh()
-    key = audit_key(target, (reference, null_reference), labelled, settings)
+    key = audit_key(target, (reference, null_reference), labelled, settings, shadows.key if shadows else "")
     folder = Path(out) if out is not None else None
     with Store(folder).locked() as store:
         finished = _finished(folder, key) if folder else None
         if finished is not None:
             return finished
-        done = run_audit(models, labelled, settings, store=store, progress=Silent(), key=key)
+        done = run_audit(models, labelled, settings, store=store, progress=Silent(), key=key, shadows=shadows)
         if folder is not None:
             write_audit(done, folder, redact=False)
     return done.result

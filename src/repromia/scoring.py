@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from repromia.attacks import Ask, BankRecipe, Chosen, Fact, Variants
+from repromia.attacks import Ask, AskReferences, BankRecipe, Chosen, Fact, Variants
 from repromia.bank import Bank, ask_bank, describe
 from repromia.errors import AttackError, StoreError
 from repromia.metrics import auc
 from repromia.programs import Fixed, Program, identity_of
 from repromia.programs.registry import plan_for
-from repromia.signals import Scores, Signals, TokenSignals
+from repromia.signals import ClassSignals, Scores, Signals, TokenSignals
 from repromia.views import Of, Views, passes_of, take_fact
 
 
@@ -95,13 +95,21 @@ def _ask_bank(chosen: Chosen, recipe: BankRecipe, views: Views, began: float) ->
     return Scored(chosen, None, "", bank.used, {"bank": describe(bank)}, passes, seconds, bank)
 
 
+def named_programs(chosen: Chosen) -> tuple[str, ...]:
+    """The programs that an attack names; none where it cannot say (its own row will say why)."""
+    try:
+        return chosen.programs()
+    except AttackError:
+        return ()
+
+
 def programs_asked(chosen: Sequence[Chosen], views: Views, of: Of) -> list[Program]:
     """Fixed programs that these attacks will ask a model: those that can be asked together."""
     found: dict[str, Program] = {}
     for one in chosen:
         wanted = [mark.plan for mark, _ in one.inputs.values() if isinstance(mark, Ask) and mark.of == of]
         if of == "target" and one.attack.bank is not None:
-            wanted += [one.attack.bank.plain, *one.programs()]
+            wanted += [one.attack.bank.plain, *named_programs(one)]
         for spec in wanted:
             with suppress(AttackError):  # the attack itself will say what is wrong with it
                 plan = plan_for(spec, one.options, views.modality)
@@ -120,6 +128,9 @@ def identity_scores(chosen: Chosen, views: Views, rows: Int[np.ndarray, " row"] 
         elif isinstance(mark, Fact):
             fact = views.fact(mark.name, chosen.options)
             inputs[name] = fact if rows is None else take_fact(fact, rows)
+        elif isinstance(mark, AskReferences):
+            signals = views.references(chosen.reference)
+            inputs[name] = signals if rows is None else signals.take(rows)
     return np.asarray(chosen.attack.function(**inputs, **chosen.options), dtype=np.float64)
 
 
@@ -140,6 +151,10 @@ def _inputs(
             if program.details:
                 details[name] = program.details
             passes += passes_of(program, asked) if mark.of == "target" else 0
+        elif isinstance(mark, AskReferences):
+            signals = views.references(chosen.reference)
+            inputs[name] = signals if rows is None else signals.take(rows)
+            details[name] = {"models": signals.models, "inside": int(signals.inside.sum(axis=0).max(initial=0))}
         elif isinstance(mark, Fact):
             fact = views.fact(mark.name, chosen.options)
             used |= getattr(fact, "used", frozenset())
@@ -149,12 +164,12 @@ def _inputs(
 
 def _check_told(chosen: Chosen, asked: tuple[Signals, ...]) -> None:
     """Not told is NaN or -1, which a comparison takes for a figure."""
-    untold = any(isinstance(one, TokenSignals) and not one.told for one in asked)
-    if "distribution" in chosen.attack.access and untold:
+    untold = any(isinstance(one, TokenSignals | ClassSignals) and not one.told for one in asked)
+    if ("distribution" in chosen.attack.access or "probabilities" in chosen.attack.access) and untold:
         raise AttackError(
             f"The attack {chosen.attack.name!r} needs more than the model tells.",
             expected=chosen.attack.access,
-            found="log-probabilities of the given tokens only",
+            found="less than that",
             hint="load the model itself, or leave the attack out",
         )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from repromia.errors import AttackError, TargetError
 
@@ -194,7 +194,110 @@ class GradientSignals:
         return replace(self, norms=self.norms[np.asarray(rows, dtype=np.int64)])
 
 
-Signals = TokenSignals | DenoiseSignals | GradientSignals
+@dataclass(frozen=True)
+class ClassSignals:
+    """A classifier's answers, one row a record.
+
+    logprobs: log-probability of every class, nats; of the classes that a top-k answer left out, an equal share of
+    what the others left; NaN throughout where only the predicted class was told. predicted: the first choice.
+    label: the class that the record names.
+    """
+
+    logprobs: Float[np.ndarray, "record class"]
+    predicted: Int[np.ndarray, " record"]
+    label: Int[np.ndarray, " record"]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __post_init__(self) -> None:
+        broken = ~np.isfinite(self.logprobs).all(axis=1)
+        if broken.any() and not np.isnan(self.logprobs).all():
+            raise TargetError(
+                "The classifier answered with numbers that are not finite.",
+                expected="a finite log-probability for every class",
+                found=f"{int(broken.sum())} of {len(broken)} records",
+                hint="check the weights and how the inputs are scaled",
+            )
+
+    @property
+    def told(self) -> bool:
+        """Whether probabilities were told, and not the predicted class alone."""
+        return not bool(np.isnan(self.logprobs).any())
+
+    @property
+    def logprob(self) -> Scores:
+        """log p of the record's own class."""
+        return self.logprobs[np.arange(len(self)), self.label].astype(np.float64)
+
+    @property
+    def other(self) -> Scores:
+        """log(1 - p) of the record's own class, summed over the others: precise where p is close to 1."""
+        rest = self.logprobs.astype(np.float64)
+        rest[np.arange(len(self)), self.label] = -np.inf
+        top = rest.max(axis=1)
+        found: Scores = top + np.log(np.exp(rest - top[:, None]).sum(axis=1))
+        return found
+
+    @property
+    def scaled_logit(self) -> Scores:
+        """log p - log(1 - p) of the record's own class (Carlini et al. 2022, equation 6, in its stable form)."""
+        return self.logprob - self.other
+
+    def take(self, rows: Sequence[int] | Int[np.ndarray, " row"]) -> ClassSignals:
+        """The signals of these records, in this order."""
+        index = np.asarray(rows, dtype=np.int64)
+        return ClassSignals(self.logprobs[index], self.predicted[index], self.label[index])
+
+
+@dataclass(frozen=True)
+class ReferenceSignals:
+    """What models of known training data say of the records' own classes: all that attacks need of them.
+
+    inside: whether the record was in the model's training data. query: the variants of the program `augmented`, of
+    which the first is the plain record. logprob: log p of the record's own class; other: log(1 - p).
+    """
+
+    inside: Bool[np.ndarray, "model record"]
+    logprob: Float[np.ndarray, "model record query"]
+    other: Float[np.ndarray, "model record query"]
+
+    def __len__(self) -> int:
+        return self.inside.shape[1]
+
+    def __post_init__(self) -> None:
+        broken = ~(np.isfinite(self.logprob) & np.isfinite(self.other)).all(axis=(1, 2))
+        if broken.any():
+            raise TargetError(
+                "A reference model answered with numbers that are not finite.",
+                expected="finite log-probabilities",
+                found=f"{int(broken.sum())} of {len(broken)} models",
+                hint="check how they were trained",
+            )
+
+    @property
+    def models(self) -> int:
+        """Number of models."""
+        return len(self.inside)
+
+    @property
+    def scaled_logit(self) -> Float[np.ndarray, "model record query"]:
+        """As of `ClassSignals`."""
+        return self.logprob.astype(np.float64) - self.other
+
+    def take(self, rows: Sequence[int] | Int[np.ndarray, " row"]) -> ReferenceSignals:
+        """The signals on these records, in this order."""
+        index = np.asarray(rows, dtype=np.int64)
+        return ReferenceSignals(self.inside[:, index], self.logprob[:, index], self.other[:, index])
+
+
+def stack(parts: Sequence[ReferenceSignals]) -> ReferenceSignals:
+    """The models of several, one after the other, on the same records."""
+    arrays = {one.name: np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(ReferenceSignals)}
+    return ReferenceSignals(**arrays)
+
+
+Signals = TokenSignals | DenoiseSignals | GradientSignals | ClassSignals | ReferenceSignals
 
 
 def join(parts: Sequence[Any]) -> Any:
@@ -202,6 +305,12 @@ def join(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], DenoiseSignals):
         arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("square", "fourth")}
         return replace(parts[0], **arrays)
+    if isinstance(parts[0], ReferenceSignals):
+        named = [one.name for one in fields(parts[0])]
+        return ReferenceSignals(**{name: np.concatenate([getattr(one, name) for one in parts], 1) for name in named})
+    if isinstance(parts[0], ClassSignals):
+        kept = {one.name: np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(parts[0])}
+        return ClassSignals(**kept)
     if isinstance(parts[0], GradientSignals):
         return replace(parts[0], norms=np.concatenate([part.norms for part in parts]))
     lengths = np.concatenate([part.lengths for part in parts])

@@ -23,9 +23,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from repromia.errors import StoreError
-from repromia.signals import DenoiseSignals, GradientSignals, Signals, TokenSignals
+from repromia.signals import (
+    ClassSignals,
+    DenoiseSignals,
+    GradientSignals,
+    ReferenceSignals,
+    Signals,
+    TokenSignals,
+)
 
-_KINDS: dict[str, type[Signals]] = {one.__name__: one for one in (TokenSignals, DenoiseSignals, GradientSignals)}
+_KINDS: dict[str, type[Signals]] = {
+    one.__name__: one for one in (TokenSignals, DenoiseSignals, GradientSignals, ClassSignals, ReferenceSignals)
+}
 
 
 @cache

@@ -73,9 +73,9 @@ def supervised_rows(scored: Sequence[Scored], fit: LabelledRecords, *, seed: int
     with_reference = _table([*passive, *referred], fit) if passive and referred else None
     rows: list[Supervised] = []
     if plain is not None:
-        rows.append(_head(SAME_SUPERVISION, HEAD, plain, fit, seed))
+        rows.append(_head(SAME_SUPERVISION, replace(HEAD, access=_access(passive)), plain, fit, seed))
     if with_reference is not None:  # not carried over: another target has another reference
-        row = replace(HEAD, needs=(*HEAD.needs, "reference"))
+        row = replace(HEAD, access=_access([*passive, *referred]), needs=(*HEAD.needs, "reference"))
         rows.append(replace(_head(WITH_REFERENCE, row, with_reference, fit, seed), head=None))
     for one in banks:
         rows += _bank_rows(one, plain, with_reference, fit, seed)
@@ -95,6 +95,11 @@ def family_scores(head: Supervised, scored: Sequence[Scored], fit: LabelledRecor
         if one.scored.scores is not None:
             found[family] = one.scored.scores
     return found
+
+
+def _access(scored: Sequence[Scored]) -> str:
+    """What all of these attacks need of the model together."""
+    return ", ".join(dict.fromkeys(part for one in scored for part in one.chosen.attack.access.split(", ")))
 
 
 def _bank_rows(
@@ -141,8 +146,8 @@ def passive_scores(scored: Sequence[Scored]) -> Features:
 
 
 def passes_together(scored: Sequence[Scored]) -> float:
-    """Forward passes a record of several attacks, of which those on text share the plain view."""
-    if any(one.chosen.attack.modality != "language" for one in scored):
+    """Forward passes a record of several attacks, which share the plain view where there is one."""
+    if any(one.chosen.attack.modality == "diffusion" for one in scored):
         return sum(one.passes for one in scored)
     return 1 + sum(one.passes - 1 for one in scored if one.passes > 1)
 

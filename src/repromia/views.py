@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -16,14 +16,37 @@ from repromia.programs import Binding, Identity, Program, Target, TextTarget, id
 from repromia.programs.prefixes import visible_texts
 from repromia.programs.registry import plan_for
 from repromia.programs.saved import Learned, dump_program, parse_program
+from repromia.progress import Progress
 from repromia.records import Records, content_digest
-from repromia.signals import Signals, TokenSignals, join
+from repromia.signals import DenoiseSignals, GradientSignals, ReferenceSignals, Signals, TokenSignals, join
 from repromia.store import Store, code_digest, digest
 from repromia.targets.endpoint import EndpointModel
 
 Of = Literal["target", "reference"]
 PART_RECORDS = 1024  # a part that is stored on its own: what a killed run loses at most
 PART_TEXTS = 64  # the same at an endpoint, whose slow answers should be seen to come
+
+
+@runtime_checkable
+class ShadowModels(Protocol):
+    """Models trained like the target on known random halves of the records."""
+
+    def signals(self, records: Records, store: Store, progress: Progress) -> ReferenceSignals:
+        """What they say of the records: trained and asked, or read back from the store."""
+        ...
+
+    def null_model(self, records: Records) -> Target | None:
+        """One more such model, none of those asked: whom it saw was drawn by lot, whatever the audit's labels."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """Everything that decides what they say."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What a reader of the report needs to know about them."""
+        ...
 
 
 @dataclass
@@ -46,8 +69,8 @@ class Views:
     """Asks models about records.
 
     targets: the models by role in the audit; records: all that may be asked about, in order, without labels;
-    binding: what programs are made from. Signals are kept in `memory` once asked (share it between views of the
-    same records) and stored part by part.
+    binding: what programs are made from; shadows: reference models of known training data. Signals are kept in
+    `memory` once asked (share it between views of the same records) and stored part by part.
     """
 
     targets: dict[Of, Target]
@@ -56,6 +79,7 @@ class Views:
     store: Store
     costs: list[Cost] = field(default_factory=list)
     memory: dict[str, tuple[Signals, ...]] = field(default_factory=dict)
+    shadows: ShadowModels | None = None
     _bound: dict[str, Program] = field(default_factory=dict)
     _facts: dict[str, Any] = field(default_factory=dict)
 
@@ -63,6 +87,11 @@ class Views:
     def modality(self) -> str:
         """What kind of model is asked."""
         return self.targets["target"].modality
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether there is a model to compare with."""
+        return "reference" in self.targets or self.shadows is not None
 
     def measure_longest(self) -> None:
         """Finds the longest record in tokens. An endpoint is asked the plain view for it, which every audit needs."""
@@ -79,7 +108,6 @@ class Views:
 
     def add_reference(self, reference: Target) -> None:
         """A model to compare with. Raises TargetError unless it sees the records as the target does."""
-        from repromia.targets.diffusion import DiffusionModel
         from repromia.targets.language import LanguageModel, check_same_tokens
 
         target = self.targets["target"]
@@ -90,8 +118,9 @@ class Views:
                 found=reference.modality,
             )
         self.targets["reference"] = reference
-        if isinstance(target, DiffusionModel) and isinstance(reference, DiffusionModel):
-            target.check_same_inputs(reference)
+        check = getattr(target, "check_same_inputs", None)
+        if check is not None:
+            check(reference)
             return
         if isinstance(target, LanguageModel) and isinstance(reference, LanguageModel):
             check_same_tokens(target, reference, self.records.contents)
@@ -167,6 +196,29 @@ class Views:
             return self._ask_parts(of, program, self.records.take(rows))
         self.memory[key] = self._ask_parts(of, program, self.records)
         return self.memory[key]
+
+    def references(self, program: str = "") -> ReferenceSignals:
+        """What reference models say of all records: those that `program` makes, else shadow models, else the one
+        reference. Raises AttackError where there is none."""
+        key = f"references {program}"
+        if key not in self._facts:
+            self._facts[key] = self._references(program)
+        found: ReferenceSignals = self._facts[key]
+        return found
+
+    def _references(self, program: str) -> ReferenceSignals:
+        if program:
+            asked = self.ask("target", self.program(program, {}))
+            assert isinstance(asked[0], ReferenceSignals)  # noqa: S101 — of a program that stands for references
+            return asked[0]
+        if self.shadows is not None:
+            return self.shadows.signals(self.records, self.store, self.binding.progress)
+        if "reference" not in self.targets:
+            raise AttackError(
+                "There is no reference model.",
+                hint="give --shadow-training or --reference, or ask for reference=noise_and_repair",
+            )
+        return outside([self.ask("reference", self.program("augmented", {}))])
 
     def ask_together(self, of: Of, programs: Sequence[Program]) -> None:
         """Ask part by part instead of program by program, so that programs share what they can within a part.
@@ -261,7 +313,7 @@ class Views:
 def passes_of(program: Program, answers: Sequence[Signals]) -> int:
     """Forward passes a record that a program costs by itself."""
     each: int = getattr(program, "evaluations", 0)
-    return sum(each or (1 if isinstance(one, TokenSignals) else len(one.t)) for one in answers)
+    return sum(each or (len(one.t) if isinstance(one, DenoiseSignals | GradientSignals) else 1) for one in answers)
 
 
 def _joined(parts: Sequence[tuple[Signals, ...]]) -> tuple[Signals, ...]:
@@ -272,6 +324,15 @@ def _joined(parts: Sequence[tuple[Signals, ...]]) -> tuple[Signals, ...]:
 def _tokens(signals: Signals) -> Int[np.ndarray, " token"]:
     assert isinstance(signals, TokenSignals)  # noqa: S101 — of a model that reads text
     return signals.token
+
+
+def outside(answers: Sequence[tuple[Any, ...]]) -> ReferenceSignals:
+    """Reference signals of models, each asked the same variants, that saw none of the records."""
+    logprob, other = (
+        np.stack([[getattr(one, name) for one in variants] for variants in answers]).transpose(0, 2, 1)
+        for name in ("logprob", "other")
+    )
+    return ReferenceSignals(np.zeros(logprob.shape[:2], dtype=bool), logprob, other)
 
 
 def take_fact(fact: Any, rows: Sequence[int] | Int[np.ndarray, " row"]) -> Any:

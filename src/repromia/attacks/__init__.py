@@ -26,7 +26,7 @@ from repromia.result import Kind
 from repromia.signals import Scores, TokenSignals
 
 Of = Literal["target", "reference"]
-Modality = Literal["language", "diffusion"]
+Modality = Literal["language", "diffusion", "classifier"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class Fact:
 @dataclass(frozen=True)
 class AskBank:
     """Marks a parameter: the features of a bank of programs, which the attack's options name."""
+
+
+@dataclass(frozen=True)
+class AskReferences:
+    """Marks a parameter: what models of known training data say of the records (`ReferenceSignals`)."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class BankRecipe:
     reach: float | None = None
 
 
-Mark = Ask | Fact | AskBank
+Mark = Ask | Fact | AskBank | AskReferences
 Plain = Annotated[TokenSignals, Ask("identity")]
 Reference = Annotated[TokenSignals, Ask("identity", of="reference")]
 
@@ -126,6 +131,11 @@ class Attack:
     def logprobs_suffice(self) -> bool:
         """Whether log-probabilities of the records' own tokens are all that must be known of the target."""
         return not any(word in self.access for word in ("weights", "distribution", "tokenizer"))
+
+    @property
+    def labels_suffice(self) -> bool:
+        """Whether the predicted class is all that must be known of the target."""
+        return "label" in self.access
 
     @property
     def free(self) -> bool:
@@ -175,6 +185,7 @@ class Chosen:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 SELF_REFERENCE = "wbc:reference=noise_and_repair"  # needs no second model: part of the attack list `default`
+COPIES = "rmia:reference=noise_and_repair"  # the same for classifiers
 TEXT_BANK = "probe_bank:preset=text_only"  # what an endpoint allows
 _REGISTRY: dict[tuple[str, str], Attack] = {}
 
@@ -220,16 +231,22 @@ def choose(
     weights: bool = True,
     modality: Modality = "language",
     captions: bool = False,
+    shadows: bool = False,
+    labels_only: bool = False,
+    copies: bool = False,
+    fits: Callable[[Attack], bool] = lambda one: True,
 ) -> list[Chosen]:
     """Attacks from specs such as `loss`, `min_k:k=0.1`, `default`, `passive` or `all`.
 
-    `default` and `passive` leave out what needs a reference or captions when there are none, and what needs weights or
-    whole distributions of a target that has none to show (an endpoint); an attack that is named is kept, and fails
-    visibly. With a learned attack come those that cost no forward pass of their own: its rivals. Raises AttackError
-    with the nearest name, or with the options there are.
+    `default` and `passive` leave out what needs a reference, shadow models or captions when there are none, what needs
+    weights or whole distributions of a target that has none to show (an endpoint, a predicted class alone), and what
+    asks in a way that does not fit it (`fits`); an attack that is named is kept, and fails visibly. copies: whether
+    noised copies of a classifier can be made. With a learned attack come those that cost no forward pass of their own:
+    its rivals. Raises AttackError with the nearest name, or with the options there are.
     """
     known = registry(modality)
-    absent = {need for need, there in (("reference", reference), ("captions", captions)) if not there}
+    given = {"reference": reference or shadows, "captions": captions, "shadows": shadows}
+    absent = {need for need, there in given.items() if not there}
     rows: dict[str, Chosen] = {}
     for spec in specs:
         names = [
@@ -241,6 +258,10 @@ def choose(
         ]
         usable = [name for name in names if not absent & {*known[name].needs}]
         usable += [SELF_REFERENCE] if spec in ("default", "all") and modality == "language" else []
+        usable = [name for name in usable if fits(parse(name, modality).attack)]
+        if labels_only:
+            usable = [name for name in usable if known[name].labels_suffice]
+        usable += [COPIES] if copies and spec in ("default", "all") and modality == "classifier" else []
         if not weights:
             usable = [name for name in usable if parse(name, modality).attack.logprobs_suffice]
             usable += [TEXT_BANK] if spec in ("default", "all") else []
@@ -248,7 +269,8 @@ def choose(
             rows.setdefault(one, parse(one, modality))
     if any(row.attack.kind == "reprogrammed" for row in rows.values()):
         for name in (name for name, one in known.items() if one.free and (weights or one.logprobs_suffice)):
-            if not absent & {*known[name].needs}:
+            told = not labels_only or known[name].labels_suffice
+            if not absent & {*known[name].needs} and told and fits(known[name]):
                 rows.setdefault(name, parse(name, modality))
     return list(rows.values())
 
@@ -274,7 +296,8 @@ def parse(spec: str, modality: Modality = "language") -> Chosen:
         if key == "reference" and "reference" in one.needs and value:
             stands_for_reference = value
             needs = tuple(need for need in one.needs if need != "reference")
-            one = replace(one, kind="reprogrammed", needs=needs, access="weights, full next-token distribution")
+            told = "full next-token distribution" if modality == "language" else "probabilities"
+            one = replace(one, kind="reprogrammed", needs=needs, access=f"weights, {told}")
             continue
         if key not in options:
             raise AttackError(

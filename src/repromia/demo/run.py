@@ -11,9 +11,13 @@ from repromia.config import AuditConfig
 from repromia.progress import Progress, Silent, Terminal
 from repromia.run import audit_command
 
+SHADOWS = 8
+
 
 def run_demo(out: Path, *, modality: str = "language", model: str = "small", seed: int = 0) -> int:
     """Prepare data and models under `out`, audit them, say what command that was."""
+    if modality == "classifier":
+        return _classifier_demo(out, seed)
     from repromia.demo.language import ATTACKS, prepare
 
     console = Console()
@@ -47,6 +51,36 @@ def run_demo(out: Path, *, modality: str = "language", model: str = "small", see
     console.print(
         f"  repromia audit --model {files.finetuned}{reference} --members {files.members} "
         f"--nonmembers {files.nonmembers} --out {config.out}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    return audit_command(config, console)
+
+
+def _classifier_demo(out: Path, seed: int) -> int:
+    from repromia.demo.classifier import prepare
+
+    console = Console()
+    console.print("Training a small classifier on handwritten digits, and then shadow models like it …")
+    files = prepare(out, seed=seed)
+    config = AuditConfig(
+        model="repromia.demo.classifier:build",
+        weights=str(files.weights),
+        members=files.members,
+        nonmembers=files.nonmembers,
+        class_field="folder",
+        shadow_training="repromia.demo.classifier:train",
+        shadow_models=SHADOWS,
+        out=out / "audit",
+        fprs=(0.05, 0.01),
+        program_permutations=1,
+        seed=seed,
+    )
+    console.print("Auditing it, as you would audit your own model:")
+    console.print(
+        f"  repromia audit --model {config.model} --weights {config.weights} --members {files.members} "
+        f"--nonmembers {files.nonmembers} --class-field folder --shadow-training {config.shadow_training} "
+        f"--shadow-models {SHADOWS} --out {config.out}",
         soft_wrap=True,
         highlight=False,
     )

@@ -25,11 +25,11 @@ class Target(Protocol):
     """What every target can do, whatever kind of model it is."""
 
     name: str
-    modality: Any  # "language" or "diffusion"
+    modality: Any  # see `repromia.attacks.Modality`
 
     @property
     def asked(self) -> int:
-        """Tokens fed to it, or denoiser evaluations, so far."""
+        """Tokens fed to it, denoiser evaluations, or records classified, so far."""
         ...
 
     @property
@@ -77,9 +77,14 @@ def has_weights(target: Target) -> bool:
     return not isinstance(target, EndpointModel)
 
 
+def only_labels(target: Target) -> bool:
+    """Whether the target tells its predicted class and nothing else."""
+    return getattr(target, "answer", "") == "label"
+
+
 def takes_captions(target: Target) -> bool:
-    """Whether the model is asked with a caption (or class) beside each image."""
-    return bool(getattr(getattr(target, "denoiser", None), "conditional", False))
+    """Whether the model is asked with a caption (or class) beside each image, or scored on it."""
+    return target.modality == "classifier" or bool(getattr(getattr(target, "denoiser", None), "conditional", False))
 
 
 def weights_of(target: Target, program: str) -> LanguageModel:

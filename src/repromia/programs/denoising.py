@@ -134,8 +134,14 @@ def check_timesteps(model: DiffusionModel, timesteps: Sequence[int]) -> None:
     """Raises AttackError where the schedule is shorter."""
     outside = [t for t in timesteps if not 0 <= t < model.steps]
     if outside:
+        scaled = dict.fromkeys(
+            t * model.steps // max(1000, *(one + 1 for one in timesteps)) for t in timesteps if t >= 0
+        )
         raise AttackError(
-            "A timestep lies outside the noise schedule.", expected=f"0 to {model.steps - 1}", found=str(outside[0])
+            f"A timestep lies outside the noise schedule, which has {model.steps} timesteps.",
+            expected=f"0 to {model.steps - 1}",
+            found=", ".join(map(str, outside)),
+            hint=f"write t={'+'.join(map(str, scaled)) or 0}, or other timesteps of this model",
         )
 
 
@@ -323,7 +329,8 @@ def changed_captions(captions: Sequence[str], prompts: str, reduced: str) -> lis
         found = ["an image"] * len(found)
     elif prompts == "shuffled":
         order = np.random.default_rng(len(found)).permutation(len(found))
-        found = [found[row] for row in order]
+        given = dict(zip(order, np.roll(order, 1), strict=True))  # one round: nobody keeps the own caption
+        found = [found[given[row]] for row in range(len(found))]
     if reduced == "empty":
         return [""] * len(found)
     if reduced == "half":

@@ -42,6 +42,10 @@ def plans(modality: str) -> dict[str, type[Any]]:
         from repromia.programs.diffusion import PLANS as DIFFUSION
 
         return DIFFUSION
+    if modality == "classifier":
+        from repromia.programs.classifier import PLANS as CLASSIFIER
+
+        return CLASSIFIER
     return PLANS
 
 

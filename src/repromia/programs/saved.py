@@ -75,6 +75,10 @@ def parse_program(value: dict[str, Any]) -> Any:
         from repromia.programs.perturbation import parse_perturbation
 
         return parse_perturbation(value)
+    if value["kind"] == "overlay":
+        from repromia.programs.overlay import parse_overlay
+
+        return parse_overlay(value)
     return parse_soft_prompt(value)
 
 

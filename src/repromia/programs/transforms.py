@@ -7,26 +7,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
 
 from repromia.errors import AttackError
 from repromia.programs.denoising import Denoised, drawn_noise
+from repromia.programs.image_changes import blurred, cropped, mirrored, shifted
 
 Images = Float[Tensor, "record channel height width"]
-
-
-def shifted(images: Images, x: float, y: float) -> Images:
-    """Moved right by x and down by y; the edge is repeated. Parts of a pixel are bicubic."""
-    height, width = images.shape[-2:]
-    if float(x).is_integer() and float(y).is_integer():
-        far = int(max(abs(x), abs(y)))
-        if far >= min(height, width):
-            raise AttackError("A shift is as large as the image.", found=f"{far} of {min(height, width)}")
-        top, left = far - int(y), far - int(x)
-        return pad(images, (far,) * 4, mode="replicate")[..., top : top + height, left : left + width]
-    matrix = torch.tensor([[1.0, 0.0, -2 * x / width], [0.0, 1.0, -2 * y / height]]).expand(len(images), 2, 3)
-    grid = affine_grid(matrix, list(images.shape), align_corners=False)
-    return grid_sample(images, grid, mode="bicubic", padding_mode="border", align_corners=False)
 
 
 @dataclass(frozen=True)
@@ -60,9 +46,7 @@ class Flip(Denoised):
 
     def changed(self, clean: Images) -> tuple[Images, ...]:
         """One variant."""
-        if self.axis not in ("horizontal", "vertical"):
-            raise AttackError("There is no such axis.", expected="horizontal or vertical", found=self.axis)
-        return (clean.flip(-1 if self.axis == "horizontal" else -2),)
+        return (mirrored(clean, self.axis),)
 
 
 @dataclass(frozen=True)
@@ -134,11 +118,7 @@ class Blur(Denoised):
 
     def changed(self, clean: Images) -> tuple[Images, ...]:
         """One variant."""
-        for _ in range(self.times):
-            wide = pad(clean, (1, 1, 1, 1), mode="replicate")
-            wide = (wide[..., :-2] + 2 * wide[..., 1:-1] + wide[..., 2:]) / 4
-            clean = (wide[..., :-2, :] + 2 * wide[..., 1:-1, :] + wide[..., 2:, :]) / 4
-        return (clean,)
+        return (blurred(clean, self.times),)
 
 
 @dataclass(frozen=True)
@@ -151,7 +131,7 @@ class Crops(Denoised):
         """`count` variants, from the largest crop to the smallest."""
         size = clean.shape[-1]
         kept = torch.linspace(0.95, 0.70, self.count).tolist()
-        return tuple(_cropped(clean, max(2, round(size * share))) for share in kept)
+        return tuple(cropped(clean, max(2, round(size * share))) for share in kept)
 
 
 @dataclass(frozen=True)
@@ -159,9 +139,3 @@ class NoisedCrops(Crops):
     """Crops with drawn noise."""
 
     way: str = "noised"
-
-
-def _cropped(images: Images, size: int) -> Images:
-    top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
-    cut = images[..., top : top + size, left : left + size]
-    return interpolate(cut, images.shape[-2:], mode="bilinear", align_corners=False, antialias=False)

@@ -48,6 +48,10 @@ class Denoiser(Protocol):
         """What captions (or class names) become; nothing for an unconditional model."""
         ...
 
+    def check_captions(self, captions: Sequence[str]) -> None:
+        """Raises TargetError for captions of records that the model cannot be asked with."""
+        ...
+
     def predict(self, x: Tensor, t: Num[Tensor, " row"], conditions: Conditions) -> Tensor:
         """The network's own prediction. t: the timestep as the network takes it."""
         ...
@@ -211,6 +215,7 @@ class DiffusionModel:
                 expected="a caption for each image (--caption FIELD, metadata.jsonl, or name.txt beside name.png)",
                 hint="with captions of one side only, the captions would be what is measured: give both",
             )
+        self.denoiser.check_captions([one.caption for one in pictures])
         key = blake2b(repr([(one.digest, one.caption) for one in pictures]).encode(), digest_size=16).hexdigest()
         if self._part is None or self._part.key != key:
             channels, size = self.denoiser.pixels

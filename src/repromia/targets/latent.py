@@ -91,6 +91,11 @@ class LatentDenoiser:
         with quiet():  # what is too long for the encoder is cut, as in training
             return self.family.captions(self.pipeline, list(captions))
 
+    def check_captions(self, captions: Sequence[str]) -> None:
+        """Raises TargetError for captions that the model would take for none."""
+        if self.family.captions is prompts.class_ids:
+            prompts.check_classes(self.pipeline, captions)
+
     def predict(self, x: Tensor, t: Num[Tensor, " row"], conditions: Conditions) -> Tensor:
         """The network's own prediction; of a learned variance, which comes behind it, nothing is used."""
         network = getattr(self.pipeline, self.family.network)

@@ -68,6 +68,9 @@ class PixelDenoiser:
         """Nothing: the model knows no captions."""
         return {}
 
+    def check_captions(self, captions: Sequence[str]) -> None:
+        """Nothing to check."""
+
     def predict(self, x: Tensor, t: Num[Tensor, " row"], conditions: Conditions) -> Tensor:
         """The network's own prediction; of a learned variance, which comes behind it, nothing is used."""
         dtype = next((weight.dtype for one in self.modules.values() for weight in one.parameters()), x.dtype)

@@ -1,0 +1,122 @@
+"""Train the classifiers of the benchmarks: targets and shadows alike, each on a random half of one pool of records.
+
+    python -m benchmarks.classifier_targets --data ../shared/data/cifar10/cifar10_12k_4k.npz --out /tmp/cifar
+
+Models 0, 1 and 2 are the targets of the three seeds, the others their shadows. Writes pool.npz (images, labels),
+masks.npz (ids, inside) and one safetensors file a model; what is already there is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+RECORDS = 9000  # half of them members: about 3,150 + 3,150 are left for eval
+EPOCHS = 30
+
+
+class SmallCnn(nn.Module):
+    """Three convolutions and two linear layers: small enough for a laptop, and it over-fits."""
+
+    def __init__(self, channels: int = 3, classes: int = 10) -> None:
+        super().__init__()
+        widths = (channels, 16, 32, 64)
+        steps = []
+        for one, next_ in pairwise(widths):
+            steps += [nn.Conv2d(one, next_, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        self.body = nn.Sequential(*steps, nn.AdaptiveAvgPool2d(4), nn.Flatten())
+        self.head = nn.Sequential(nn.Linear(64 * 16, 128), nn.ReLU(), nn.Linear(128, classes))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits of pixels in [0, 1]."""
+        found: Tensor = self.head(self.body(2 * pixels - 1))
+        return found
+
+
+def colour() -> SmallCnn:
+    """For `--model benchmarks.classifier_targets:colour`."""
+    return SmallCnn(3)
+
+
+def grey() -> SmallCnn:
+    """For `--model benchmarks.classifier_targets:grey`."""
+    return SmallCnn(1)
+
+
+def train(images: np.ndarray, labels: np.ndarray, *, seed: int, augment: bool, epochs: int = EPOCHS) -> SmallCnn:
+    """AdamW with a linear decay. augment: flips and shifts by up to two pixels."""
+    torch.manual_seed(seed)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    wanted = torch.from_numpy(labels).long()
+    model = SmallCnn(pixels.shape[1])
+    batch = 64
+    steps = epochs * (len(pixels) // batch)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
+    for _ in range(epochs):
+        order = torch.randperm(len(pixels))
+        for at in range(0, len(order) - batch + 1, batch):
+            rows = order[at : at + batch]
+            shown = _moved(pixels[rows]) if augment else pixels[rows]
+            loss = nn.functional.cross_entropy(model(shown), wanted[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    return model.eval()
+
+
+def _moved(pixels: Tensor) -> Tensor:
+    flipped = torch.where(torch.rand(len(pixels), 1, 1, 1) < 0.5, pixels.flip(-1), pixels)
+    down, right = (int(one) for one in torch.randint(-2, 3, (2,)))
+    return torch.roll(nn.functional.pad(flipped, (2,) * 4, mode="replicate"), (down, right), (2, 3))[..., 2:-2, 2:-2]
+
+
+def main() -> None:
+    """Train what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--models", type=int, default=19)
+    parser.add_argument("--augment", action="store_true")
+    parser.add_argument("--slot", type=int, default=0, help="0: the benchmark's records; 1: others, for development")
+    parser.add_argument("--records", type=int, default=RECORDS)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    arrays = np.load(given.data)
+    images = np.concatenate([arrays["x_train"], arrays["x_test"]])
+    labels = np.concatenate([arrays["y_train"], arrays["y_test"]]).astype(np.int64)
+    images = images if images.ndim == 4 else images[..., None]
+    order = np.random.default_rng(20261).permutation(len(images))
+    rows = order[: given.records] if given.slot == 0 else order[-given.records :]
+    lots = np.random.default_rng(given.slot).random((given.models, given.records)).argsort(axis=0)
+    inside = lots < given.models // 2 + (np.arange(given.records) % 2) * (given.models % 2)
+    given.out.mkdir(parents=True, exist_ok=True)
+    ids = np.array([f"p{row:05d}" for row in range(given.records)])
+    np.savez(given.out / "pool.npz", images=images[rows], labels=labels[rows], ids=ids)
+    np.savez(given.out / "masks.npz", ids=ids, inside=inside)
+    for number in range(given.models):
+        path = given.out / f"{number:02d}.safetensors"
+        if path.is_file():
+            continue
+        began = time.perf_counter()
+        chosen = rows[inside[number]]
+        model = train(images[chosen], labels[chosen], seed=number, augment=given.augment)
+        save_file(model.state_dict(), path)
+        with torch.no_grad():
+            pixels = torch.from_numpy(images[rows]).permute(0, 3, 1, 2).float() / 255
+            right = np.concatenate([model(one).argmax(1).numpy() for one in pixels.split(500)]) == labels[rows]
+        figures = {"model": number, "train": right[inside[number]].mean(), "test": right[~inside[number]].mean()}
+        print(json.dumps({**figures, "seconds": round(time.perf_counter() - began, 1)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

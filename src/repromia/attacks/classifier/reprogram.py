@@ -1,0 +1,33 @@
+"""ReproMIA on classifiers: the contrast to a learned change of the input."""
+
+from typing import Annotated
+
+from repromia.attacks import Ask, attack
+from repromia.programs.overlay import figure
+from repromia.signals import ClassSignals, Scores
+
+
+@attack(
+    citation="ReproMIA (arXiv 2603.28942)",
+    access="gradients; or scores; or labels alone",
+    kind="reprogrammed",
+    needs=("labels",),
+    modality="classifier",
+)
+def reprogram(
+    plain: Annotated[tuple[ClassSignals, ...], Ask("votes")],
+    probed: Annotated[tuple[ClassSignals, ...], Ask("learned_overlay")],
+    *,
+    where: str = "additive",
+    bound: float = 16.0,
+    recipe: str = "contrast",
+    answers: str = "scores",
+    optimiser: str = "auto",
+    steps: int = 20,
+    rate: float = 0.3,
+    per_class: int = 200,
+    budget: int = 0,
+    program: str = "",
+) -> Scores:
+    """2 s(x) - s(changed x) (recipe=contrast) or s(changed x) (recipe=paper); options as of `LearnedOverlay`."""
+    return 2 * figure(plain) - figure(probed) if recipe == "contrast" else figure(probed)

@@ -1,0 +1,222 @@
+"""ReproMIA for image classifiers: one learned change of the input, the same for every record.
+
+Added to every pixel (additive), to a coarse grid (coarse), painted on a border around the shrunken image (border), or
+a slight affine move (affine). Learned on fit by gradients, or without them from scores or labels alone; of nothing
+and every step, what has the best AUC on select is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample, interpolate
+
+from repromia.errors import AttackError
+from repromia.programs import Program, Target
+from repromia.programs.denoising import drawn_noise
+from repromia.programs.queries import Query, classifier_behind
+from repromia.records import Records
+from repromia.signals import ClassSignals, Scores
+from repromia.targets.classifier import Classifier
+
+Where = Literal["additive", "coarse", "border", "affine"]
+Answers = Literal["scores", "labels"]
+COARSE = 4  # side of the coarse grid
+SIDE = 0.125  # share of the side that the border takes on each side
+MOVE = 0.2  # most of any entry of the affine matrix
+DRAWS, LEVEL = 8, 0.05  # noises behind a vote, where only labels are told
+Pixels = Float[Tensor, "record channel height width"]
+
+
+@dataclass(frozen=True)
+class Votes(Query):
+    """The records as they are; where only labels count, under each of a few drawn noises."""
+
+    answers: str = "scores"
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Images."""
+        return ("image",)
+
+    def changed(self, inputs: Any) -> Any:
+        """One variant, or one a noise."""
+        return voted(inputs, self.answers)
+
+
+def voted(pixels: Pixels, answers: str) -> list[Pixels]:
+    """The pixels, or their noised copies."""
+    if answers == "scores":
+        return [pixels]
+    return [(pixels + LEVEL * drawn_noise(pixels.shape[1:], -1, draw)).clamp(0, 1) for draw in range(DRAWS)]
+
+
+def figure(answers: tuple[ClassSignals, ...]) -> Scores:
+    """How sure the model is of the record's class: the scaled logit, or the share of votes for it."""
+    if len(answers) == 1 and answers[0].told:
+        return answers[0].scaled_logit
+    found: Scores = np.mean([one.predicted == one.label for one in answers], axis=0)
+    return found
+
+
+def size_of(where: str, shape: tuple[int, int, int]) -> tuple[int, ...]:
+    """Shape of the weights of a change. Raises AttackError for an unknown one."""
+    if where not in get_args(Where):
+        raise AttackError(f"There is no change {where!r}.", expected=", ".join(get_args(Where)))
+    return {"coarse": (shape[0], COARSE, COARSE), "affine": (2, 3)}.get(where, shape)
+
+
+def overlaid(pixels: Pixels, weights: Tensor, where: str, bound: float) -> Pixels:
+    """The changed pixels in [0, 1], differentiable in the weights. bound: in 255ths, of what is added."""
+    height, width = pixels.shape[-2:]
+    if where == "affine":
+        still = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], dtype=weights.dtype)
+        matrix = (still + MOVE * torch.tanh(weights)).expand(len(pixels), 2, 3)
+        grid = affine_grid(matrix, list(pixels.shape), align_corners=False)
+        return grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    if where == "border":
+        edge = max(1, round(SIDE * width))
+        inner = interpolate(
+            pixels, (height - 2 * edge, width - 2 * edge), mode="bilinear", align_corners=False, antialias=True
+        )
+        painted = torch.sigmoid(weights).expand(len(pixels), -1, -1, -1).clone()
+        painted[..., edge : height - edge, edge : width - edge] = inner
+        return painted
+    added = bound / 255 * torch.tanh(weights)
+    if where == "coarse":
+        added = interpolate(added[None], (height, width), mode="bilinear", align_corners=False)[0]
+    return (pixels + added).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A learned change. weights: see `size_of`; empty: the identity, as nothing learned did better on select.
+
+    learned: how it came about. used: ids, and seen: content hashes, of the records it was learned on.
+    """
+
+    weights: Float[np.ndarray, "*shape"]
+    where: str
+    bound: float
+    answers: str
+    learned: dict[str, Any] = field(default_factory=dict)
+    used: frozenset[str] = frozenset()
+    seen: frozenset[str] = frozenset()
+
+    kind = "overlay"
+    label = "learned change"
+    evaluations = 1
+
+    @property
+    def key(self) -> str:
+        """Hash of the change, and the question."""
+        values = np.ascontiguousarray(self.weights, dtype=np.float32)
+        digest = blake2b(values.tobytes(), digest_size=16).hexdigest()
+        return f"Overlay{values.shape}{digest} {self.where} {self.bound} {self.answers}"
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the records are asked as they are."""
+        return self.weights.size == 0
+
+    @property
+    def identity(self) -> Program:
+        """The same question about unchanged records."""
+        return Votes(self.answers)
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """How it was learned."""
+        return self.learned
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def ask(self, target: Target, records: Records) -> tuple[ClassSignals, ...]:
+        """Signals of the changed records. Raises AttackError for a model of other inputs."""
+        model = images_of(target)
+        batch = model.encode(records.contents, records.ids)
+        if self.is_identity:
+            changed = batch.inputs
+        else:
+            wanted = size_of(self.where, tuple(batch.inputs.shape[1:]))  # type: ignore[union-attr]
+            if self.weights.shape != wanted:
+                raise AttackError(
+                    "The program was learned on images of another shape.",
+                    expected=str(wanted),
+                    found=str(self.weights.shape),
+                )
+            changed = overlaid(batch.inputs, torch.from_numpy(self.weights), self.where, self.bound)  # type: ignore[arg-type]
+        return tuple(model.signals(one, batch.label) for one in voted(changed, self.answers))  # type: ignore[arg-type]
+
+    def save(self, path: Path) -> None:
+        """Write `path` (.safetensors) and `path` with .json."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"weights": np.ascontiguousarray(self.weights, dtype=np.float32)}, path)
+        about = {name: value for name, value in self.dump().items() if name not in ("weights", "shape")}
+        path.with_suffix(".json").write_text(json.dumps({"format": 1, "kind": self.kind, **about}, indent=2))
+
+    def dump(self) -> dict[str, Any]:
+        """The program as JSON values (float32 survives the round trip exactly)."""
+        return {
+            "shape": list(self.weights.shape),
+            "weights": self.weights.astype(np.float64).ravel().tolist(),
+            "where": self.where,
+            "bound": self.bound,
+            "answers": self.answers,
+            "learned": self.learned,
+            "used": sorted(self.used),
+            "seen": sorted(self.seen),
+        }
+
+
+def images_of(target: Target) -> Classifier:
+    """The target as a classifier of images. Raises AttackError."""
+    model = classifier_behind(target)
+    if model.reader.kind != "image":
+        raise AttackError("This program changes images.", expected="a classifier of images", found=model.reader.kind)
+    return model
+
+
+def parse_overlay(value: dict[str, Any]) -> Overlay:
+    """The inverse of `Overlay.dump`."""
+    weights = np.asarray(value["weights"], dtype=np.float32).reshape(value["shape"])
+    return _overlay(weights, value)
+
+
+def load_overlay(path: Path) -> Overlay:
+    """Read what `Overlay.save` wrote. Raises AttackError."""
+    try:
+        weights = load_file(path)["weights"]
+        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if about["where"] not in get_args(Where) or not np.isfinite(weights).all():
+            raise ValueError("not a finite change")
+        return _overlay(weights, about)
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise AttackError(
+            f"The program {str(path)!r} cannot be read.",
+            expected="a .safetensors file with a .json beside it, as an audit writes under OUT/programs/",
+            found=f"{type(error).__name__}: {error}",
+        ) from error
+
+
+def _overlay(weights: np.ndarray, about: dict[str, Any]) -> Overlay:
+    return Overlay(
+        weights,
+        str(about["where"]),
+        float(about["bound"]),
+        str(about["answers"]),
+        about["learned"],
+        frozenset(about["used"]),
+        frozenset(about["seen"]),
+    )

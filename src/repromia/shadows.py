@@ -1,0 +1,300 @@
+"""Shadow models: trained like the target on known random halves of the records, then asked about all of them."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import inspect
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+
+from repromia.cluster import Unit, named, one_thread, run_units, said
+from repromia.errors import ConfigError, RecordsError, RepromiaError, TargetError
+from repromia.programs.queries import Augmented
+from repromia.progress import Progress
+from repromia.records import Records
+from repromia.signals import ReferenceSignals, stack
+from repromia.store import Store, code_digest, digest
+from repromia.targets.classifier import Classifier
+from repromia.targets.fingerprint import add_weights
+
+Train = Callable[[Records, int], Any]  # records to train on, and a seed: a fitted model
+Wrap = Callable[[Any], Classifier]
+PART = 1024  # records whose answers are held in full at a time
+
+
+def masks(count: int, records: Records, seed: int) -> Bool[np.ndarray, "model record"]:
+    """Which records each model is trained on: every record by exactly half of the models, which half by lot.
+
+    Of an odd number of models the smaller or the larger half, also by lot. Records of one group are in or out
+    together. Raises ConfigError for fewer than two models.
+    """
+    if count < 2:
+        raise ConfigError("Shadow models come in pairs.", expected="two or more", found=str(count))
+    generator = np.random.default_rng(seed)
+    place = {name: at for at, name in enumerate(dict.fromkeys(records.groups))}
+    order = generator.random((count, len(place))).argsort(axis=0)
+    half = count // 2 + generator.integers(0, count % 2 + 1, len(place))
+    inside: Bool[np.ndarray, "model record"] = (order < half)[:, [place[name] for name in records.groups]]
+    return inside
+
+
+@dataclass(frozen=True)
+class TrainedShadows:
+    """Models that are trained here or on a cluster, one at a time, and forgotten once they have answered.
+
+    train: records and a seed to a fitted model, or its `module:name` (looked for in the working directory too);
+    global random generators are seeded before it is called. wrap: such a model to a classifier as the target is one.
+    classes: of the target, in its order; empty: not compared. cluster: see `repromia.cluster.run_units`. train_key,
+    wrap_key: what tells these functions apart in the store; empty: their source and what they refer to. gpus: of one
+    training, on a cluster.
+    """
+
+    train: Train | str
+    wrap: Wrap
+    count: int = 16
+    seed: int = 0
+    classes: tuple[str, ...] = ()
+    cluster: str = "local"
+    gpus: float = 0.0
+    train_key: str = ""
+    wrap_key: str = ""
+
+    def signals(self, records: Records, store: Store, progress: Progress) -> ReferenceSignals:
+        """What they say of the records, in the order of their numbers; read back for those that are in the store.
+
+        Raises RecordsError for too few records, ConfigError for a training function that cannot be found, and
+        TargetError that names the model.
+        """
+        train, inside, seeds = training_function(self.train), self._masks(records), self._seeds()
+        common = (
+            code_digest(),
+            self.train_key or described(train),
+            self.wrap_key or described(self.wrap),
+            records.digest(),
+            self.classes,
+        )
+        units = [
+            Unit(
+                digest("shadow", *common, inside[number].tolist(), seeds[number]),
+                _trained_and_asked,
+                (train, self.wrap, records, inside[number], seeds[number], self.classes),
+                name=f"Shadow model {number + 1} of {self.count}",
+                gpus=self.gpus,
+            )
+            for number in range(self.count)
+        ]
+        return stack(run_units(units, cluster=self.cluster, store=store, progress=progress, what="shadow models"))
+
+    def null_model(self, records: Records) -> Classifier:
+        """One more, trained here in the same way on a half of its own: which half is independent of what the target
+        was trained on, so that nothing can be found out from it about that. Raises as `signals`."""
+        train, seed = training_function(self.train), self._seeds()[-1]
+        inside = masks(2, records, seed)[0]
+        try:
+            _check_halves(inside[None])
+            with one_thread(), seeded(seed):
+                return _trained(train, self.wrap, records.take(np.flatnonzero(inside)), seed, self.classes)
+        except Exception as error:
+            raise named("The null model", error) from error
+
+    @property
+    def key(self) -> str:
+        """Hash of the functions, the number and the seed."""
+        train = self.train_key or described(training_function(self.train))
+        return digest("shadows", train, self.wrap_key or described(self.wrap), self.count, self.seed, self.classes)
+
+    def describe(self) -> dict[str, Any]:
+        """What a reader of the report needs to know about them."""
+        return {"name": f"{self.count} shadow models", "trained": self.cluster}
+
+    def _masks(self, records: Records) -> Bool[np.ndarray, "model record"]:
+        inside = masks(self.count, records, self.seed)
+        _check_halves(inside)
+        return inside
+
+    def _seeds(self) -> list[int]:
+        """All different: one a model, and the null model's."""
+        found = np.random.default_rng([self.seed, 1]).choice(2**31, self.count + 1, replace=False)
+        return [int(one) for one in found]
+
+
+def _check_halves(inside: Bool[np.ndarray, "model record"]) -> None:
+    one_sided = inside.all(axis=1) | ~inside.any(axis=1)
+    if one_sided.any():
+        raise RecordsError(
+            "There are too few records, or groups of them, for random halves.",
+            expected="records in and out of every shadow model",
+            found=f"{int(one_sided.sum())} of {len(inside)} models with all of the {inside.shape[1]} records or none",
+        )
+
+
+def training_function(train: Train | str) -> Train:
+    """The function itself, or the one of this `module:name`. Raises ConfigError."""
+    if callable(train):
+        return train
+    module, _, name = train.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except Exception as error:
+        raise ConfigError(
+            "The training function cannot be imported.",
+            expected="package.module:function, installed or in the working directory",
+            found=f"{train!r} ({said(error)})",
+        ) from error
+    if not callable(found):
+        raise ConfigError(f"{train!r} is no function.", expected="records and a seed to a fitted model")
+    function: Train = found
+    return function
+
+
+def described(value: Any) -> str:
+    """Text that changes with the code behind a callable and with the values that it refers to.
+
+    The source is that of the whole module, so that a changed helper counts; what other modules do does not.
+    """
+    if isinstance(value, partial):
+        return repr((described(value.func), [_valued(one) for one in value.args], _all_valued(value.keywords)))
+    if inspect.ismethod(value):
+        return repr((described(value.__func__), _valued(value.__self__)))
+    kind = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
+    parts = [f"{kind.__module__}.{kind.__qualname__}", _source(kind)]
+    if inspect.isfunction(value):
+        refers, named_defaults = inspect.getclosurevars(value), value.__kwdefaults__ or {}
+        parts.append(repr([_valued(one) for one in value.__defaults__ or ()]))
+        parts += [repr(_all_valued(one)) for one in (named_defaults, refers.nonlocals, refers.globals)]
+    elif kind is not value:
+        parts.append(_valued(value))
+    return blake2b("\n".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _source(kind: Any) -> str:
+    for one in (inspect.getmodule(kind), kind):
+        try:
+            return inspect.getsource(one) if one is not None else ""
+        except (OSError, TypeError):  # typed at a prompt, or compiled
+            continue
+    return ""
+
+
+def _valued(value: Any) -> str:
+    if inspect.ismodule(value) or inspect.isclass(value) or inspect.isroutine(value):
+        return getattr(value, "__qualname__", "") or str(value.__name__)
+    hasher = blake2b(digest_size=16)
+    if isinstance(value, torch.nn.Module):
+        add_weights(hasher, value)
+        return f"{value!r} {hasher.hexdigest()}"
+    if isinstance(value, np.ndarray | torch.Tensor):  # their text leaves the middle out
+        array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+        hasher.update(repr(array.tolist()).encode("utf-8", "surrogatepass"))
+        return f"{array.dtype} {array.shape} {hasher.hexdigest()}"
+    if f" at {hex(id(value))}" not in repr(value):
+        return repr(value)
+    return f"{type(value).__qualname__} {sorted(map(repr, getattr(value, '__dict__', {}).items()))}"
+
+
+def _all_valued(values: Any) -> list[tuple[str, str]]:
+    return sorted((name, _valued(one)) for name, one in values.items())
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Global random generators seeded, for functions that draw from them; as they were afterwards."""
+    python, legacy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
+
+
+def _trained_and_asked(
+    train: Train, wrap: Wrap, records: Records, inside: Bool[np.ndarray, " record"], seed: int, classes: tuple[str, ...]
+) -> ReferenceSignals:
+    with seeded(seed):
+        model = _trained(train, wrap, records.take(np.flatnonzero(inside)), seed, classes)
+        found = asked(model, records, inside)
+    del model
+    gc.collect()  # modules hold themselves in cycles
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return found
+
+
+def _trained(train: Train, wrap: Wrap, records: Records, seed: int, classes: tuple[str, ...]) -> Classifier:
+    with complaining("The training function failed."):
+        model = train(records, seed)
+    if model is None:
+        raise TargetError(
+            "The training function returned nothing.", expected="a fitted model", hint="return it at the end"
+        )
+    with complaining("What the training function returned cannot be taken for a classifier."):
+        found = wrap(model)
+    return checked(found, classes)
+
+
+def checked(model: Any, classes: tuple[str, ...]) -> Classifier:
+    """The model, if it is a classifier with these classes that tells probabilities. Raises TargetError."""
+    if not isinstance(model, Classifier):
+        raise TargetError("It is no classifier.", expected="a Classifier", found=type(model).__name__)
+    if model.answer == "label":
+        raise TargetError("It answers with labels only.", expected="logits or probabilities of every class")
+    if classes and not model.classes:
+        model.classes = classes  # a count that differs shows when it is asked
+    if classes and model.classes != classes:
+        same = len(model.classes) == len(classes)
+        raise TargetError(
+            "Its classes are not those of the target.",
+            expected=", ".join(classes[:8]) if same else f"{len(classes)} classes",
+            found=", ".join(model.classes[:8]) if same else str(len(model.classes)),
+            hint="let every half of the records hold all classes: more records, or a model told of all of them",
+        )
+    return model
+
+
+def asked(model: Classifier, records: Records, inside: Bool[np.ndarray, " record"]) -> ReferenceSignals:
+    """One model's answers under the program `augmented`, for the records' own classes. Raises TargetError."""
+    parts: list[np.ndarray] = []
+    first, constant = None, len(records) > 1
+    for at in range(0, len(records), PART):
+        with complaining("It cannot be asked."):
+            answers = Augmented().ask(model, records.take(range(at, min(at + PART, len(records)))))
+        first = answers[0].logprobs[0] if first is None else first
+        constant = constant and bool((answers[0].logprobs == first).all())
+        parts.append(np.array([(one.logprob, one.other) for one in answers], dtype=np.float32))
+    if constant:
+        raise TargetError(
+            "It answers the same to everything.",
+            expected="a fitted model",
+            found=f"equal probabilities for all of {len(records)} records",
+        )
+    logprob, other = np.concatenate(parts, axis=2).transpose(1, 2, 0)  # (field, record, query)
+    return ReferenceSignals(inside[None], logprob[None], other[None])
+
+
+@contextmanager
+def complaining(problem: str) -> Iterator[None]:
+    """Whatever is raised, a TargetError; errors raised on purpose as they are."""
+    try:
+        yield
+    except RepromiaError:
+        raise
+    except Exception as error:
+        raise TargetError(problem, found=said(error)) from error

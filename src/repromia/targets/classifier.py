@@ -1,0 +1,388 @@
+"""A classifier as a target: whatever it is made of, it is asked for the classes of records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from repromia.errors import TargetError
+from repromia.records import Content, class_of
+from repromia.signals import ClassSignals
+from repromia.targets.fingerprint import add_weights
+from repromia.targets.inputs import Images, Inputs, Reader
+
+Answer = Literal["logits", "probabilities", "top_k", "label"]
+LEAST = float(np.log(np.float64(1e-45)))  # of a probability that was rounded to 0 (as in LiRA's code)
+SUM = 1e-3  # how far probabilities may be from summing to one
+SAME = 1e-3  # how far the log-probability of the first choice may move from one call to the next
+PROBED = 16  # records asked twice
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some records as the classifier sees them. label: the class that each names."""
+
+    key: str
+    inputs: Inputs
+    label: Int[np.ndarray, " record"]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+@dataclass(frozen=True)
+class ModuleForward:
+    """Asks a module of numbers: pixels scaled as it was trained with, logits as a tensor or in an object."""
+
+    module: torch.nn.Module
+    reader: Reader
+
+    def __call__(self, inputs: Tensor) -> Any:
+        """Its answers."""
+        weight = next(self.module.parameters(), None)
+        dtype = weight.dtype if weight is not None else torch.float32
+        scaled = self.reader.scaled(inputs) if isinstance(self.reader, Images) else inputs
+        answer = self.module(scaled.to(dtype))
+        return getattr(answer, "logits", answer)
+
+
+@dataclass
+class Classifier:
+    """A frozen classifier and how it is asked.
+
+    forward: a batch of inputs, as `reader` makes them, to (record, class) logits or probabilities (NaN for what a
+    top-k answer leaves out), or to (record,) predicted classes; answer says which. classes: their names in the
+    model's order; empty: 0, 1, … module: whose weights decide the answers, where there is one. identity: what tells
+    two callables apart, that have no weights to look at. random: answers may differ from call to call.
+    The weights are never changed, and training mode is restored to what it was after every call.
+    """
+
+    forward: Callable[[Any], Any]
+    reader: Reader
+    classes: tuple[str, ...] = ()
+    answer: Answer = "logits"
+    module: torch.nn.Module | None = None
+    identity: str = ""
+    name: str = "target"
+    batch: int = 256
+    random: bool = False
+    asked: int = field(default=0, compare=False)
+    _fingerprint: str = field(default="", compare=False)
+    _batch: Batch | None = field(default=None, compare=False, repr=False)
+    _checked: bool = field(default=False, compare=False, repr=False)
+
+    modality = "classifier"
+    has_adapter = False
+
+    def __post_init__(self) -> None:
+        if self.answer not in get_args(Answer):
+            raise TargetError(
+                f"{self.name} gives an answer that is not known.",
+                expected=", ".join(get_args(Answer)),
+                found=repr(self.answer),
+            )
+        if len(set(self.classes)) < len(self.classes):
+            raise TargetError(f"{self.name} has two classes of one name.", expected="different names")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module is."""
+        weight = next(self.module.parameters(), None) if self.module is not None else None
+        return weight.device if weight is not None else torch.device("cpu")
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether programs can be learned by gradients: a module that returns logits of numbers."""
+        return self.module is not None and self.answer == "logits" and self.reader.kind != "text"
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights, of how inputs are read, and of what is answered."""
+        if not self._fingerprint:
+            hasher = blake2b(digest_size=16)
+            kind = type(self.module).__name__ if self.module is not None else ""
+            named = () if self.classes == _numbered(len(self.classes)) else self.classes  # known once it has answered
+            hasher.update(repr((kind, self.identity, self.reader.key, named, self.answer)).encode())
+            if self.module is not None:
+                add_weights(hasher, self.module)
+            self._fingerprint = hasher.hexdigest()
+        return self._fingerprint
+
+    def refresh(self) -> None:
+        """Forget what depends on the weights: a live model may have been trained on since."""
+        self._fingerprint, self._batch, self._checked = "", None, False
+
+    def describe(self) -> dict[str, Any]:
+        """What a reader of the report needs to know about this model."""
+        weights = list(self.module.parameters()) if self.module is not None else []
+        other = getattr(self.forward, "architecture", "callable")
+        return {
+            "name": self.name,
+            "architecture": type(self.module).__name__ if self.module is not None else other,
+            "parameters": sum(weight.numel() for weight in weights),
+            "dtype": str(weights[0].dtype).removeprefix("torch.") if weights else "float64",
+            "device": str(self.device),
+            "inputs": self.reader.describe(),
+            "classes": len(self.classes),
+            "answers": self.answer,
+            "random": self.random,
+            "fingerprint": self.fingerprint,
+        }
+
+    def with_module(self, module: torch.nn.Module, name: str) -> Classifier:
+        """The same classifier with other weights. Raises TargetError where they are not behind a plain forward."""
+        if not isinstance(self.forward, ModuleForward):
+            raise TargetError("The weights of this classifier cannot be exchanged.", expected="a torch module")
+        forward = replace(self.forward, module=module)
+        return replace(self, forward=forward, module=module, name=name, asked=0, _fingerprint="", _batch=None)
+
+    def check_same_inputs(self, other: Classifier) -> None:
+        """Raises TargetError unless another model classifies the same things into the same classes."""
+        known = bool(self.classes and other.classes)  # else the counts are compared when both have answered
+        if self.reader.shape != other.reader.shape or (known and self.classes != other.classes):
+            raise TargetError(
+                "The reference classifies something else than the target.",
+                expected=f"{self.reader.describe()} into {len(self.classes) or 'as many'} classes",
+                found=f"{other.reader.describe()} into {len(other.classes) or 'as many'}",
+                hint="name a model of the same inputs and classes, in the same order",
+            )
+
+    def encode(self, contents: Sequence[Content], ids: Sequence[str] | None = None) -> Batch:
+        """Records as the classifier sees them; the last ones are kept. Raises TargetError without known classes."""
+        label = self._labels([class_of(one) for one in contents])
+        key = blake2b(repr([(one, class_of(one)) for one in contents]).encode(), digest_size=16).hexdigest()
+        if self._batch is None or self._batch.key != key:
+            self._batch = Batch(key, self.reader.read(contents), label)
+        return self._batch
+
+    def _labels(self, names: Sequence[str]) -> Int[np.ndarray, " record"]:
+        found = self._places(names)
+        wrong = [name for name, at in zip(names, found, strict=True) if at < 0]
+        if wrong:
+            raise TargetError(
+                f"{len(wrong)} of {len(names)} records name no class of the model.",
+                expected=self._known(),
+                found=", ".join(sorted({one[:30] or "nothing" for one in wrong})[:5]),
+                hint="name the field of the class with --class-field, and the classes in the model's order (--classes)",
+            )
+        return found
+
+    def _known(self) -> str:
+        shown = ", ".join(self.classes[:8]) + (", …" if len(self.classes) > 8 else "")
+        return shown or "the number of a class, from 0"
+
+    def _places(self, names: Sequence[str]) -> Int[np.ndarray, " name"]:
+        """Where classes of these names stand; -1 for no class. Where no class is called by a number, numbers count."""
+        place = {name: at for at, name in enumerate(self.classes)}
+        numbers = not any(map(_is_number, self.classes))  # else a model of the classes 3 and 7 would know a class 1
+        most = len(self.classes) or 2**31
+        found = [
+            place.get(name, int(name) if numbers and _is_number(name) and int(name) < most else -1) for name in names
+        ]
+        return np.array(found, dtype=np.int64).reshape(len(found))
+
+    def signals(self, inputs: Inputs, label: Int[np.ndarray, " record"]) -> ClassSignals:
+        """Its answers about inputs, batch by batch. None depends on its batch mates. Raises TargetError."""
+        self._check_steady(inputs)
+        rows = self._rows(inputs)
+        if self.answer == "label":
+            predicted = self._class_numbers(rows)
+            return ClassSignals(np.full((len(label), max(1, len(self.classes))), np.nan), predicted, label)
+        logprobs = self._logprobs(np.asarray(rows, dtype=np.float64))
+        if label.size and int(label.max()) >= logprobs.shape[1]:
+            raise TargetError(
+                "Records name classes that the model does not have.",
+                expected=f"numbers below {logprobs.shape[1]}",
+                found=str(int(label.max())),
+            )
+        return ClassSignals(logprobs.astype(np.float32), logprobs.argmax(axis=1).astype(np.int64), label)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """One forward pass of a module, differentiable where gradients are on."""
+        self.asked += len(inputs)
+        found: Tensor = self.forward(inputs.to(self.device))
+        return found
+
+    def _rows(self, inputs: Inputs) -> np.ndarray:
+        found: list[np.ndarray] = []
+        at = 0
+        with self.asking():
+            while at < len(inputs):
+                some = inputs[at : at + self.batch]
+                try:
+                    answer = self.forward(some.to(self.device) if isinstance(some, Tensor) else some)
+                except TargetError:
+                    raise
+                except Exception as error:  # a model of others may raise anything
+                    if not _is_memory(error):
+                        raise TargetError(
+                            f"{self.name} raised an error when it was asked.",
+                            expected=f"answers about {self.reader.describe()}",
+                            found=f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}",
+                        ) from error
+                    if len(some) == 1:
+                        raise TargetError("Memory ran out on a single record.", hint="choose another device") from error
+                    self.batch = max(1, min(self.batch, len(some)) // 2)
+                    continue
+                found.append(self._checked_rows(answer, len(some)))
+                self.asked += len(some)
+                at += len(some)
+        return np.concatenate(found) if found else np.zeros((0, max(1, len(self.classes))))
+
+    def _checked_rows(self, answer: Any, count: int) -> np.ndarray:
+        if isinstance(answer, Tensor):
+            answer = answer.detach().double().cpu() if answer.is_floating_point() else answer.detach().cpu()
+        try:
+            rows = np.asarray(answer)
+            rows = rows if self.answer == "label" else rows.astype(np.float64)
+        except (ValueError, TypeError):
+            rows = np.empty(())  # ragged, or no numbers
+        wanted = 1 if self.answer == "label" else 2
+        if rows.ndim != wanted or len(rows) != count:
+            raise TargetError(
+                f"{self.name} does not answer with one row a record.",
+                expected=f"{count} predicted classes" if wanted == 1 else f"{count} rows, one number a class",
+                found=f"an array of shape {rows.shape}",
+                hint="say what it answers with: logits, probabilities, top_k or label (--answer)",
+            )
+        if wanted == 2:
+            self._check_classes(rows)
+        return rows
+
+    def _check_classes(self, rows: np.ndarray) -> None:
+        if not self.classes:
+            self.classes = _numbered(rows.shape[1])
+        if rows.shape[1] != len(self.classes) or rows.shape[1] < 2:
+            raise TargetError(
+                f"{self.name} has another number of classes than was said.",
+                expected=f"{max(2, len(self.classes))} classes",
+                found=str(rows.shape[1]),
+                hint="one number for each class, of two classes too",
+            )
+
+    def _logprobs(self, rows: np.ndarray) -> np.ndarray:
+        """log-probabilities from what was answered. Raises TargetError where it is not what was declared."""
+        if self.answer == "logits":
+            if not np.isfinite(rows).all():
+                raise _not_finite(rows, self.name)
+            _check_logits(rows, self.name)
+            top = rows.max(axis=1, keepdims=True)
+            found: np.ndarray = rows - top - np.log(np.exp(rows - top).sum(axis=1, keepdims=True))
+            return found
+        told = ~np.isnan(rows)
+        given = np.where(told, rows, 0.0)
+        _check_probabilities(given, told, self.name, whole=self.answer == "probabilities")
+        left = np.maximum(1 - given.sum(axis=1, keepdims=True), 0.0)
+        share = left / np.maximum((~told).sum(axis=1, keepdims=True), 1)
+        with np.errstate(divide="ignore"):
+            return np.maximum(np.log(np.where(told, given, share)), LEAST)
+
+    def _class_numbers(self, rows: np.ndarray) -> Int[np.ndarray, " record"]:
+        names = [str(int(one) if isinstance(one, float) and one.is_integer() else one) for one in rows.tolist()]
+        found = self._places(names)
+        if (found < 0).any():
+            raise TargetError(
+                f"{self.name} predicts a class that does not exist.",
+                expected=self._known(),
+                found=names[int(np.flatnonzero(found < 0)[0])][:30],
+            )
+        return found
+
+    def _check_steady(self, inputs: Inputs) -> None:
+        """Asks a few records again, in other batches: equal answers, or an error that says so."""
+        if self._checked or self.random or not len(inputs):
+            return
+        some = inputs[:PROBED]
+        order = [*range(0, len(some), 2), *range(1, len(some), 2)]  # other neighbours, however small the batches
+        spent, size = self.asked, self.batch
+        try:
+            whole = self._rows(some)
+            self.batch = max(1, min(size, (len(some) + 1) // 2))
+            parts = np.empty_like(whole)
+            parts[order] = self._rows(some[order] if isinstance(some, Tensor) else [some[at] for at in order])
+        finally:
+            self.asked, self.batch = spent, size
+        if not _alike(whole, parts):
+            raise TargetError(
+                f"{self.name} answers differently when it is asked again in other company.",
+                expected="answers that depend on the record alone",
+                found="other answers to the same records in other batches",
+                hint="switch dropout and batch statistics off in its forward; or declare it random (random=True)",
+            )
+        self._checked = True
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """The module in eval mode, gradients off; both as they were afterwards."""
+        if self.module is None:
+            yield
+            return
+        training = [one for one in self.module.modules() if one.training]
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for one in training:
+                one.training = True
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit() and len(name) < 10
+
+
+def _is_memory(error: Exception) -> bool:
+    # on the CPU torch has no error of its own
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
+
+
+def _not_finite(rows: np.ndarray, name: str) -> TargetError:
+    return TargetError(
+        f"{name} answered with numbers that are not finite.",
+        expected="a finite number for every class",
+        found=f"{int((~np.isfinite(rows)).any(axis=1).sum())} of {len(rows)} records",
+        hint="check the weights and how the inputs are scaled",
+    )
+
+
+def _alike(first: np.ndarray, second: np.ndarray) -> bool:
+    if first.shape != second.shape or not np.issubdtype(first.dtype, np.floating):
+        return first.shape == second.shape and bool((first == second).all())
+    return bool(np.allclose(first, second, rtol=SAME, atol=SAME, equal_nan=True))
+
+
+def _check_logits(rows: np.ndarray, name: str) -> None:
+    if len(rows) > 1 and (rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) < SUM).all():
+        raise TargetError(
+            f"{name} was said to answer with logits, and answers with probabilities.",
+            expected="numbers before the softmax",
+            found="rows that are not negative and sum to one",
+            hint="say so (--answer probabilities), or take the softmax off",
+        )
+
+
+def _check_probabilities(rows: np.ndarray, told: np.ndarray, name: str, *, whole: bool) -> None:
+    total = rows.sum(axis=1)
+    wrong = (rows < -1e-9).any(axis=1) | (total > 1 + SUM) | ~np.isfinite(total)
+    if whole:
+        wrong |= (total < 1 - SUM) | ~told.all(axis=1)
+    if wrong.any():
+        logits = bool((rows < 0).any() or (rows > 1).any())
+        raise TargetError(
+            f"{name} was said to answer with probabilities, and does not.",
+            expected="numbers from 0 to 1 that sum to one" + ("" if whole else " at most"),
+            found=f"{int(wrong.sum())} of {len(rows)} rows that do not"
+            + (" (they look like logits: --answer logits)" if logits else ""),
+        )
