@@ -12,6 +12,7 @@ import numpy as np
 import polars
 import pytest
 import torch
+from PIL import Image
 
 from attacks.diffusion.trained import trained
 from repromia.cli import main
@@ -158,3 +159,21 @@ def test_images_and_a_language_model_do_not_go_together(
     assert code == 2
     assert "Traceback" not in shown
     assert "pipeline" in shown
+
+
+def test_images_left_out_are_said_in_the_report(
+    on_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (on_disk / "files").mkdir()
+    for row, pixels in enumerate(trained().members):
+        Image.fromarray(pixels[..., 0]).save(on_disk / "files" / f"{row:02d}.png")
+    (on_disk / "files" / "damaged.png").write_bytes(b"no image")
+    given = [*arguments("partly", members="files", attacks="sima:t=30"), "--no-controls"]
+    code, shown = here(capsys, monkeypatch, on_disk, given)
+    assert (code, "damaged.png" in shown) == (2, True)
+    code, shown = here(capsys, monkeypatch, on_disk, [*given, "--skip-unreadable"])
+    assert code == 0, shown
+    said = "1 images could not be read and were left out: damaged.png."
+    assert said in [one.sentence for one in result_in(on_disk / "partly").findings if one.code == "unreadable"]
+    assert said in shown
+    assert said in (on_disk / "partly" / "report.html").read_text(encoding="utf-8")

@@ -11,12 +11,13 @@ import pytest
 
 from repromia.attacks import Ask, Attack, Chosen, Fact, Plain, parse
 from repromia.config import Settings
-from repromia.controls import null_target, permuted_head, permuted_program
+from repromia.controls import blind_results, null_target, permuted_head, permuted_program
 from repromia.evaluate import Judge, all_records
 from repromia.findings import other_findings
 from repromia.gains import null_gains
 from repromia.heads import fit_with
 from repromia.learn import RECIPES, learn_soft_prompt
+from repromia.pictures import pictures_from_objects
 from repromia.pipeline import run_audit
 from repromia.programs import Binding
 from repromia.programs.saved import save_soft_prompt
@@ -227,3 +228,63 @@ def test_what_learns_cannot_open_sealed_labels(models: SmallModels, roles: Roles
         )
     with pytest.raises((TypeError, AttributeError)):
         supervised_rows([Scored(parse("loss"), np.zeros(4))], smuggled, seed=0)
+
+
+def test_heads_are_permuted_each_in_its_own_way(judge: Judge, roles: Roles) -> None:
+    """Shared permutations would make the controls of all heads fail together."""
+    everything = np.ones(len(roles.fit), dtype=bool)
+
+    def labels_of(name: str) -> list[bytes]:
+        told: list[bytes] = []
+
+        def learn(member: np.ndarray) -> Scores:
+            told.append(member.tobytes())
+            return np.zeros(len(all_records(roles)))
+
+        permuted_head(Supervised(name, Scored(parse("loss"), None), learn, everything), judge, repeats=4, seed=0)
+        return told
+
+    first = labels_of("same_supervision")
+    assert first == labels_of("same_supervision")
+    assert not set(first) & set(labels_of("probe_bank"))
+
+
+@pytest.mark.parametrize("honest", [True, False])
+def test_what_learns_freely_must_average_a_half_on_permuted_labels(
+    honest: bool, models: SmallModels, roles: Roles, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The honest learner follows whatever labels it is given, in one direction: far from .5 each time, .5 on average.
+
+    The other one follows the truth, and is no better than its identity: a comparison with that would not tell.
+    """
+    inside, told = set(models.members), []
+
+    def attack(texts: Annotated[list[str], Fact("texts")]) -> Scores:
+        return np.array([text in inside for text in texts]) * 1.0
+
+    def learned(_: Chosen, views: Views, rows: np.ndarray) -> Scored:
+        told.append(views.binding.fit.member)
+        truth = np.concatenate([roles.fit.member, roles.select.member, judge.member])
+        sign = 1.0 if not honest or told[-1][0] else -1.0
+        return Scored(parse("loss"), sign * truth[rows])
+
+    monkeypatch.setattr("repromia.controls.run_attack", learned)
+    views = views_of(models.base, roles)
+    control = permuted_program(chosen(attack, "head"), views, judge, repeats=2)
+    assert control is not None
+    assert (control.compared_with, control.repeats) == (0.5, 2)
+    assert control.passed == honest
+    assert control.mean == (0.5 if honest else 1.0)
+    assert np.array_equal(told[0], ~told[1])
+
+
+def test_captions_are_no_baseline_where_the_model_is_not_told_them() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 8, 8, 3), dtype=np.uint8)
+    rows = [{"image": one, "caption": f"a photo {row % 2}"} for row, one in enumerate(pixels)]
+    pictures = pictures_from_objects(rows[::2], rows[1::2])
+    one = Judge(assign_roles(pictures, fit=0.3, select=0.3), (0.05,), 200, 0)
+    told, scores = blind_results(pictures, one, 0)
+    untold, fewer = blind_results(pictures, one, 0, captions=False)
+    assert {row.name for row in told} - {row.name for row in untold} == {"captions"}
+    assert scores.keys() - fewer.keys() == {"blind:captions"}
+    assert len(untold) == 3

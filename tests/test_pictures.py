@@ -24,7 +24,7 @@ from repromia.errors import RecordsError
 from repromia.picture_values import picture_of
 from repromia.pictures import holds_pictures, pictures_from_objects, read_labelled_pictures, read_pictures
 from repromia.readers import from_objects
-from repromia.records import LabelledRecords, Picture, decoded
+from repromia.records import LabelledRecords, Picture, content_digest, decoded
 from repromia.report import Excerpt
 from repromia.run import _excerpts, check_command, read_records
 
@@ -427,3 +427,15 @@ def test_excerpts_show_pictures_and_captions() -> None:
     data = base64.b64decode(shown["m1"].image.removeprefix("data:image/png;base64,"))
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), DIGITS[1])
     assert _excerpts(from_objects(["a text"], ["b"]).records, {"m0"}) == {"m0": Excerpt("a text", "")}
+
+
+def test_the_same_pixels_in_two_encodings_are_one_content(tmp_path: Path) -> None:
+    """Else a program carried over would not know the records it was learned on."""
+    pixels = noise(4, 21)
+    np.savez(tmp_path / "n.npz", images=pixels[2:])
+    files = read_pictures(folder_of(tmp_path / "m", pixels[:2]), tmp_path / "n.npz")
+    np.savez(tmp_path / "m.npz", images=pixels[:2])
+    arrays = read_pictures(tmp_path / "m.npz", folder_of(tmp_path / "n", pixels[2:], ".bmp", "BMP"))
+    digests = [[content_digest(one) for one in source.records.contents] for source in (files, arrays)]
+    assert digests[0] == digests[1]
+    assert len(set(digests[0])) == 4

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler
 
 import repromia
 from attacks.diffusion.trained import COUNT, Trained, trained
@@ -20,9 +21,11 @@ from repromia.progress import Silent
 from repromia.records import LabelledRecords
 from repromia.result import AuditResult
 from repromia.roles import assign_roles
+from repromia.run import write_audit
 from repromia.sealed import SealedLabels
 from repromia.store import Store
 from repromia.targets.diffusion import DiffusionModel
+from repromia.transfer import load_heads
 
 LEARNED = "reprogram:t=30:steps=2"
 ATTACKS = ("naive:t=50:draws=2", "sima:t=30+80", "shift_contrast:t=30+80", "probe_bank:t=30+80", "reference:t=50")
@@ -200,3 +203,95 @@ def test_too_few_records_are_refused(small: Trained) -> None:
     few = repromia.load_records(small.members[:20], small.nonmembers[:20])
     with pytest.raises(RepromiaError, match="at least 10 of each"):
         audited(repromia.diffusion_model(small.leaky), few)
+
+
+def test_options_that_mean_nothing_are_failed_rows_with_their_reason(small: Trained, records: LabelledRecords) -> None:
+    target, reference = (repromia.diffusion_model(one) for one in (small.leaky, small.private))
+    bad = ("reprogram:where=x", "probe_bank:preset=huge")
+    result = audited(target, records, reference, attacks=("sima:t=30", *bad), program_permutations=1).result
+    assert result.status == "complete_with_failures"
+    assert {row.name for row in result.attacks if row.status == "failed"} == set(bad)
+    warnings = " ".join(one.sentence for one in result.findings if one.code == "attack_failed")
+    assert "Nothing can be added to 'x'. (expected: input, state, noise)" in warnings
+    assert "There is no preset 'huge'. (expected: small, full)" in warnings
+
+
+def test_the_cost_of_each_family_is_in_evaluations_of_the_plain_view(leaky: Audit) -> None:
+    """Two timesteps: s of the image itself, of four shifts, a flip, a blur, and one loss at four timesteps."""
+    costs = {one.family: one.relative_tokens for one in leaky.result.families}
+    assert costs == {"identity": 1, "shifts": 4, "flip": 1, "blur": 1, "noised": 2}
+    assert {one.relative_seconds for one in leaky.result.families} == {None}
+
+
+def test_same_supervision_says_what_its_scores_need(leaky: Audit) -> None:
+    assert leaky.result.attack("same_supervision").access == "predicted noise"
+
+
+def test_a_reference_alone_gives_no_advice_about_language_models(leaky: Audit) -> None:
+    row = next(row for row in leaky.result.null_target.rows if row.name == "reference:t=50")
+    assert "--null-reference" in row.reason
+    assert "noise_and_repair" not in row.reason
+
+
+def test_a_model_trained_on_between_two_audits_is_asked_anew(
+    small: Trained, records: LabelledRecords, tmp_path: Path
+) -> None:
+    pipeline = copy.deepcopy(small.leaky)
+    target = repromia.diffusion_model(pipeline)
+    settings = {"fit": 0.3, "select": 0.2, "fprs": (0.05,), "bootstrap": 200, "controls": False}
+    first = repromia.audit(target, records, attacks=("sima:t=30",), out=tmp_path, **settings)
+    asked = target.asked
+    pipeline.unet.load_state_dict(small.private.unet.state_dict())
+    second = repromia.audit(target, records, attacks=("sima:t=30",), out=tmp_path, **settings)
+    assert target.asked > asked
+    assert second.target["fingerprint"] != first.target["fingerprint"]
+    assert second.key != first.key
+    assert second.attack("sima:t=30").auc != first.attack("sima:t=30").auc
+    third = repromia.audit(repromia.diffusion_model(small.private), records, attacks=("sima:t=30",), **settings)
+    assert second.attack("sima:t=30").auc == third.attack("sima:t=30").auc
+
+
+def test_a_short_schedule_is_audited_where_the_timesteps_fit(small: Trained, records: LabelledRecords) -> None:
+    pipeline = copy.deepcopy(small.leaky)
+    pipeline.scheduler = DDPMScheduler(num_train_timesteps=50)
+    target = repromia.diffusion_model(pipeline)
+    attacks = ("sima:t=1+4", "shift_contrast:t=2+8", "naive")
+    result = audited(target, records, attacks=attacks, controls=False).result
+    measured = {row.name for row in result.attacks if row.status == "measured"}
+    assert {"sima:t=1+4", "shift_contrast:t=2+8"} <= measured
+    reason = result.attack("naive").reason
+    assert "which has 50 timesteps" in reason
+    assert "0 to 49" in reason
+    assert "write t=0+2+5+7+10+15" in reason
+
+
+def test_a_head_learned_on_a_shadow_model_is_carried_over(small: Trained, tmp_path: Path) -> None:
+    """An AUC of .65 on 30 + 30 records is two standard deviations above chance: fixed seed, else once in 40."""
+    half = COUNT // 2
+    bank, cheap = "probe_bank:programs=shifts:t=30+80", {"fit": 0.34, "select": 0.33, "controls": False}
+    shadow = repromia.load_records(small.members[:half], small.nonmembers[:half])
+    write_audit(audited(repromia.diffusion_model(small.leaky), shadow, attacks=(bank,), **cheap), tmp_path, redact=True)
+    rest = repromia.load_records(small.members[half:], small.nonmembers[half:])
+    pipeline = copy.deepcopy(small.leaky)
+    with torch.no_grad():
+        next(pipeline.unet.parameters()).mul_(1.001)  # another model, if hardly
+    target = repromia.diffusion_model(pipeline)
+    carried = audited(target, rest, transfer_from=str(tmp_path), **cheap)
+    row = carried.result.attack(f"{bank}:transferred")
+    assert row.needs == ("shadow model",)
+    saved = next(one for one in load_heads(tmp_path) if one.bank)
+    assert saved.columns[-1] == "anchor"
+    assert saved.head.shape.anchors == 1
+    member = carried.member
+    scores = carried.scores[row.name]
+    area = np.mean(scores[member][:, None] > scores[~member][None])  # no record of these taught the head anything
+    assert area > 0.65
+    turned = LabelledRecords(rest.records, ~rest.member)
+    again = audited(target, turned, transfer_from=str(tmp_path), **cheap)
+    order = [again.records.ids.index(name) for name in carried.records.ids]
+    assert again.scores[row.name][order].tolist() == scores.tolist()
+    overlapping = audited(target, shadow, transfer_from=str(tmp_path), seed=1, **cheap).result.attack(
+        f"{bank}:transferred"
+    )
+    assert overlapping.status == "failed"
+    assert "learned on" in overlapping.reason

@@ -30,6 +30,7 @@ from repromia.result import (
     NullRow,
     NullTarget,
     Permuted,
+    ProbeFamily,
     RecordsSummary,
     RoleSizes,
     TprAtFpr,
@@ -407,3 +408,29 @@ def test_thumbnails_keep_small_pictures_and_miss_lost_ones(tmp_path: Path) -> No
     lost = picture_of(tmp_path / "a.png")
     (tmp_path / "a.png").unlink()
     assert data_uri(lost) == ""
+
+
+FAMILY = ProbeFamily(
+    attack=HEADLINE, family="flip", programs=("flip",), gain=None, passes=4, seconds=0, relative_tokens=2.0
+)
+
+
+@pytest.mark.parametrize("modality", ["language", "diffusion"])
+def test_a_report_speaks_of_the_kind_of_model(modality: str) -> None:
+    rows = tuple(row(name, "passive", 0.6, access="predictions") for name in ("naive", "pia"))
+    views = ({"program": "clean", "tokens": 12},)
+    result = a_result(modality=modality, attacks=rows, headline="naive", families=(FAMILY,), views=views, gains=())
+    shown = text_of(render_html(result, curves=curves_of(result), excerpts={}))
+    of_language = ("tokens", "Noise and repair", "model or text", "read back from an earlier run", "forward passes")
+    of_diffusion = ("denoiser", "Timestep", "evaluations are shared", "Cost in evaluations")
+    for words_ in (of_language, of_diffusion):
+        said = [one for one in words_ if one in shown]
+        assert said == (list(words_) if (words_ is of_language) == (modality == "language") else [])
+    assert "Program, bank" in shown
+
+
+def test_a_kind_of_model_without_words_of_its_own_gets_those_that_fit_any() -> None:
+    plain = words.vocabulary("graph")
+    assert "token" not in repr(plain)
+    assert "denoiser" not in repr(plain)
+    assert words.kind_words("reference", "graph") == "compared with a second model"

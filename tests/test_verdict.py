@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jaxtyping import Float
 
-from repromia.attacks import parse
+from repromia.attacks import Modality, parse
 from repromia.controls import null_name
 from repromia.evaluate import Judge, best_on_select
 from repromia.records import LabelledRecords, Records
@@ -40,10 +40,11 @@ def concluded(
     null: Float[np.ndarray, " record"] | None = None,
     headline: str = "",
     repaired: bool = False,
+    modality: Modality = "language",
     nulls: dict[str, Float[np.ndarray, " record"]] | None = None,
 ) -> str:
     """The verdict's code for these attack scores, blind scores and (for the headline, and others) null scores."""
-    rows = [judge.row(name, Scored(parse(name), one)) for name, one in scores.items()]
+    rows = [judge.row(name, Scored(parse(name, modality), one)) for name, one in scores.items()]
     row = next((one for one in rows if one.name == headline), None) or best_on_select(rows)
     assert row is not None
     results, gains = [], []
@@ -158,3 +159,40 @@ def test_a_repaired_copy_as_the_nulls_reference_does_not_acquit_shifted_data(rep
     scores = {"wbc": generator.normal(size=size) + 1.5 * member}
     null = generator.normal(size=size)
     assert concluded(judge, scores, blind=blind, null=null, repaired=repaired) == expected
+
+
+@pytest.mark.parametrize("naive", [-1.0, 0.0])
+def test_swapped_folders_of_images_are_recognised_by_the_denoising_loss(naive: float) -> None:
+    """A head learns the sign from the labels, so that its AUC is high on swapped folders as well."""
+    judge, member = judge_of(300, 7)
+    generator = np.random.default_rng(7)
+    size = len(member)
+    scores = {
+        "naive": generator.normal(size=size) + naive * member,
+        "secmi_nns": generator.normal(size=size) + 2 * member,
+    }
+    blind = noise(size, generator, 4)
+    code = concluded(judge, scores, blind=blind, headline="secmi_nns", modality="diffusion")
+    assert code == ("reversed" if naive else "found")
+
+
+@pytest.mark.parametrize(
+    ("baseline", "null_shift", "expected"),
+    [
+        ("file_properties", None, "not_attributable"),
+        ("file_properties", 0.0, "found"),
+        ("file_properties", 3.0, "not_attributable"),
+        ("pixels", 0.0, "not_attributable"),
+    ],
+)
+def test_what_no_model_is_given_does_not_veto_beside_a_clean_null(
+    baseline: str, null_shift: float | None, expected: str
+) -> None:
+    """All members are JPEG. The model sees pixels alone, which the null target shows; of pixels it does not acquit."""
+    judge, member = judge_of(300, 8)
+    generator = np.random.default_rng(8)
+    size = len(member)
+    blind = {baseline: generator.normal(size=size) + 5.0 * member}
+    scores = {"naive": generator.normal(size=size) + 1.5 * member}
+    null = None if null_shift is None else generator.normal(size=size) + null_shift * member
+    assert concluded(judge, scores, blind=blind, null=null, modality="diffusion") == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import blake2b
 
 import numpy as np
 from scipy.stats import t as student
@@ -11,6 +12,7 @@ from scipy.stats import t as student
 from repromia.attacks import Chosen
 from repromia.blind import baselines_for, cross_validated_auc, fit_blind
 from repromia.bootstrap import percentile
+from repromia.errors import AttackError
 from repromia.evaluate import Judge, permuted
 from repromia.intervals import joint_null_test
 from repromia.metrics import auc
@@ -47,7 +49,7 @@ def null_target(
     chosen: Sequence[Chosen], views: Views, judge: Judge, *, name: str, reference: str, repaired: bool = False
 ) -> tuple[NullTarget, dict[str, Scores]]:
     """The attacks asked of a model that cannot have seen the records (learned ones learn again, on it)."""
-    asked = [one for one in chosen if "reference" not in one.attack.needs or "reference" in views.targets]
+    asked = [one for one in chosen if "reference" not in one.attack.needs or views.has_reference]
     scored = [run_attack(one, views) for one in asked]
     heads = supervised_rows(scored, judge.roles.fit, seed=judge.seed)
     found = [(one.chosen.name, one) for one in scored if one.bank is None] + [(one.name, one.scored) for one in heads]
@@ -98,7 +100,10 @@ def permuted_head(head: Supervised, judge: Judge, *, repeats: int, seed: int) ->
     """The head refitted on permuted fit labels: its mean eval AUC must be .5 (99 % interval over permutations)."""
     rows = judge.fit_rows[head.usable]
     fit = judge.roles.fit.take(rows)
-    generator = np.random.default_rng([seed, 50])
+    own = int.from_bytes(
+        blake2b(head.name.encode(), digest_size=8).digest()
+    )  # heads that shared draws would fail together
+    generator = np.random.default_rng([seed, 50, own])
     areas = [auc(head.learn(permuted(fit, generator).member)[judge.eval_rows], judge.member) for _ in range(repeats)]
     mean, error = float(np.mean(areas)), float(np.std(areas, ddof=1) / np.sqrt(repeats))
     reach = float(student.ppf(0.995, repeats - 1)) * error
@@ -114,23 +119,25 @@ def permuted_head(head: Supervised, judge: Judge, *, repeats: int, seed: int) ->
 
 
 def permuted_program(chosen: Chosen, views: Views, judge: Judge, *, repeats: int) -> Permuted | None:
-    """The program learned again on permuted labels: no gain over the identity (95 % paired interval)."""
-    baseline = identity_scores(chosen, views, judge.eval_rows)
+    """The program learned again on permuted labels: no gain over the identity (95 % paired interval).
+
+    That is for programs that may keep the identity; what learns freely (kind head) must average .5. None where the
+    attack cannot be run: its own row says why.
+    """
+    if chosen.attack.kind == "head":
+        return _permuted_learner(chosen, views, judge, repeats=repeats)
+    try:
+        baseline = identity_scores(chosen, views, judge.eval_rows)
+    except AttackError:
+        return None
     base = judge.statistics(f"identity of {chosen.name}", baseline)
     gains, resampled = [], []
     for repeat in range(repeats):
-        generator = np.random.default_rng([views.binding.seed, 60, repeat])
-        binding = replace(
-            views.binding,
-            fit=permuted(views.binding.fit, generator),
-            select=permuted(views.binding.select, generator),
-        )
-        again = Views(views.targets, views.records, binding, views.store, views.costs, views.memory)
-        scored = run_attack(chosen, again, judge.eval_rows)
-        if scored.scores is None:
+        scores = _learned_again(chosen, views, judge, repeat)
+        if scores is None:
             return None
-        gains.append(auc(scored.scores, judge.member) - auc(baseline, judge.member))
-        resampled.append(judge.statistics(f"permuted {repeat} {chosen.name}", scored.scores).auc - base.auc)
+        gains.append(auc(scores, judge.member) - auc(baseline, judge.member))
+        resampled.append(judge.statistics(f"permuted {repeat} {chosen.name}", scores).auc - base.auc)
     if not gains:
         return None
     interval = percentile(np.mean(resampled, axis=0), float(np.mean(gains)))
@@ -143,3 +150,42 @@ def permuted_program(chosen: Chosen, views: Views, judge: Judge, *, repeats: int
         high=interval.high,
         passed=interval.low <= 0,
     )
+
+
+def _permuted_learner(chosen: Chosen, views: Views, judge: Judge, *, repeats: int) -> Permuted | None:
+    """Learned on permuted labels and on the same labels turned round, in pairs: the mean AUC must be .5.
+
+    Whatever direction permuted labels happen to point in, their opposite points the other way; what stays is learned
+    from something else. The interval is as wide as that of a single AUC (95 %).
+    """
+    areas, widths, pairs = [], [], (repeats + 1) // 2
+    for repeat, turned in ((repeat, turned) for repeat in range(pairs) for turned in (False, True)):
+        scores = _learned_again(chosen, views, judge, repeat, turned=turned)
+        if scores is None:
+            return None
+        area, _ = judge.auc(f"permuted {repeat} {turned} {chosen.name}", scores)
+        areas.append(area.estimate)
+        widths.append((area.high - area.low) / 2)
+    if not areas:
+        return None
+    mean, reach = float(np.mean(areas)), float(np.mean(widths))
+    return Permuted(
+        name=chosen.name,
+        compared_with=0.5,
+        repeats=len(areas),
+        mean=mean,
+        low=mean - reach,
+        high=mean + reach,
+        passed=mean - reach <= 0.5 <= mean + reach,
+    )
+
+
+def _learned_again(chosen: Chosen, views: Views, judge: Judge, repeat: int, *, turned: bool = False) -> Scores | None:
+    """Eval scores of the attack learned on permuted labels, or on their opposite; None where it fails."""
+    generator = np.random.default_rng([views.binding.seed, 60, repeat])
+    fit, select = (permuted(one, generator) for one in (views.binding.fit, views.binding.select))
+    if turned:
+        fit, select = (replace(one, member=~one.member) for one in (fit, select))
+    binding = replace(views.binding, fit=fit, select=select)
+    again = Views(views.targets, views.records, binding, views.store, views.costs, views.memory)
+    return run_attack(chosen, again, judge.eval_rows).scores

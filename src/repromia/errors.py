@@ -15,6 +15,13 @@ class RepromiaError(Exception):
         super().__init__("\n".join(lines))
 
 
+def one_line(message: str) -> str:
+    """An error's block on one line; of other multi-line messages the first line."""
+    first, *rest = message.splitlines() or [""]
+    said = [" ".join(one.split()) for one in rest if one.startswith(("  expected: ", "  found:    ", "  to do:    "))]
+    return f"{first} ({'; '.join(said)})" if said else first
+
+
 class RecordsError(RepromiaError):
     """The records cannot be read or cannot support an audit."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from repromia.errors import one_line
 from repromia.result import (
     AttackResult,
     BlindResult,
@@ -67,7 +68,7 @@ def _null_findings(null: NullTarget, headline: str) -> Iterator[Finding]:
         )
     for row in null.rows:
         if row.status == "failed":
-            yield _warning("null_failed", f"{row.name!r} failed on the null target: {row.reason.splitlines()[0]}")
+            yield _warning("null_failed", f"{row.name!r} failed on the null target: {one_line(row.reason)}")
     if headline and not any(row.name == headline and row.auc for row in null.rows):
         yield _warning(
             "no_null_for_headline",
@@ -148,8 +149,7 @@ def _record_findings(rows: Sequence[AttackResult], records: RecordsSummary) -> I
 
 
 def _failed(row: AttackResult) -> Finding:
-    first = row.reason.splitlines()[0]
-    return _warning("attack_failed", f"{row.name!r} could not be measured: {first}")
+    return _warning("attack_failed", f"{row.name!r} could not be measured: {one_line(row.reason)}")
 
 
 def _warning(code: str, sentence: str) -> Finding:

@@ -58,11 +58,16 @@ def paired_gains(
 def probe_families(
     heads: Sequence[Supervised], scored: Sequence[Scored], scores: dict[str, Scores], views: Views, judge: Judge
 ) -> tuple[ProbeFamily, ...]:
-    """What each family of a bank adds to the passive scores by itself, and what it cost."""
-    plain = next((cost for cost in views.costs if cost.program == "Identity" and cost.of == "target"), None)
+    """What each family of a bank adds to the passive scores by itself, and what it cost.
+
+    Tokens are counted as they were fed. Evaluations of other models are all alike and shared between programs: there
+    the cost is what a family takes by itself, and no time is its own.
+    """
+    shared = views.modality != "language"
     found: list[ProbeFamily] = []
     for head in (one for one in heads if one.bank is not None):
         assert head.bank is not None  # noqa: S101 — for mypy
+        plain = head.bank.plain
         alone = family_scores(head, scored, judge.roles.fit, seed=judge.seed)
         for family in dict.fromkeys(probe.family for probe in head.bank.probes):
             own = [probe for probe in head.bank.probes if probe.family == family]
@@ -72,17 +77,19 @@ def probe_families(
                 rival = (SAME_SUPERVISION, scores[SAME_SUPERVISION])
                 gain = judge.gain("same_supervision", (name, alone[family]), rival)
             tokens, seconds = sum(probe.tokens for probe in own), sum(probe.seconds for probe in own)
-            asked = plain is not None and plain.tokens > 0 and tokens > 0
+            passes = sum(probe.passes for probe in own)
+            asked = plain.tokens > 0 and tokens > 0
+            fed = tokens / plain.tokens if asked else None
             found.append(
                 ProbeFamily(
                     attack=head.name,
                     family=family,
                     programs=tuple(probe.spec for probe in own if not probe.reason),
                     gain=gain,
-                    passes=sum(probe.passes for probe in own),
+                    passes=passes,
                     seconds=round(seconds, 3),
-                    relative_tokens=tokens / plain.tokens if plain and asked else None,
-                    relative_seconds=seconds / plain.seconds if plain and asked and plain.seconds else None,
+                    relative_tokens=passes / plain.passes if shared and plain.passes else fed,
+                    relative_seconds=seconds / plain.seconds if asked and not shared and plain.seconds else None,
                     could_not={probe.spec: probe.reason for probe in own if probe.reason},
                 )
             )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from scipy.stats import norm
 
+from repromia.errors import one_line
 from repromia.metrics import null_tpr_quantile
 from repromia.result import AttackResult, BlindResult, Estimate, Finding, Gain, NullTarget, TprAtFpr
 
@@ -51,7 +52,7 @@ def verdict(evidence: Evidence) -> Finding:
     """The headline finding. The order matters: what makes a figure meaningless comes before what it says."""
     row = evidence.headline
     if row is None or row.auc is None:
-        reason = row.reason.splitlines()[0] if row and row.reason else "no attack could be measured"
+        reason = one_line(row.reason) if row and row.reason else "no attack could be measured"
         return _say(
             "could_not_measure", f"The audit could not be carried out: {reason} This says nothing about the risk."
         )

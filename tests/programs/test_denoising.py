@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from attacks.diffusion.oracles import SIZE, Image, image, images, labelled, noises, pixels_of, spied, target, views_of
-from diffusion_models import tiny, wrapped
+from diffusion_models import ddpm, tiny, wrapped
 from repromia.attacks import choose, parse
 from repromia.errors import AttackError, TargetError
 from repromia.programs import denoising
@@ -408,3 +408,18 @@ def test_records_that_are_no_images_are_refused() -> None:
     with pytest.raises(TargetError, match="records are not images"):
         Denoised().ask(target(), Records(("a",), ("a text",), ("a",)))
     assert all(isinstance(one, Picture) for one in records().contents)
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 64])
+def test_shuffled_captions_are_never_the_own(count: int) -> None:
+    captions = [str(one) for one in range(count)]
+    shuffled = changed_captions(captions, "shuffled", "")
+    assert sorted(shuffled) == sorted(captions)
+    assert not any(one == other for one, other in zip(captions, shuffled, strict=True))
+
+
+def test_a_short_schedule_says_how_short_it_is_and_what_to_write() -> None:
+    model = wrapped(ddpm(num_train_timesteps=50))
+    with pytest.raises(AttackError, match=r"(?s)has 50 timesteps.*0 to 49.*50, 160.*t=2\+8") as refused:
+        Denoised(t="50+160").ask(model, records(channels=3))
+    assert [len(line) < 120 for line in str(refused.value).splitlines()] == [True] * 4

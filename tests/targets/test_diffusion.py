@@ -336,3 +336,32 @@ def test_a_part_is_remembered_until_the_next() -> None:
     assert target.conditions(part) is target.conditions(part)
     assert set(target.conditions(part)) == {"text"}
     assert wrapped(tiny("ddpm")).conditions(part) == {}
+
+
+def test_a_network_that_answers_differently_each_time_is_refused() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    with pytest.raises(TargetError, match=r"(?s)differently each time.*eval"):
+        wrap_callable(lambda x, t: x + torch.randn(x.shape, generator=drawn), shape=(1, 4, 4))
+    network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Dropout(0.5))  # in training mode, and hidden in a function
+    with pytest.raises(TargetError, match="differently each time"):
+        wrap_callable(lambda x, t: network(x), shape=(1, 4, 4))
+
+
+def test_a_reference_with_another_schedule_is_refused() -> None:
+    target = wrapped(ddpm())
+    target.check_same_inputs(wrapped(ddpm()))
+    with pytest.raises(TargetError, match=r"(?s)another noise schedule.*1000 timesteps.*50 timesteps"):
+        target.check_same_inputs(wrapped(ddpm(num_train_timesteps=50)))
+    with pytest.raises(TargetError, match="another noise schedule"):
+        target.check_same_inputs(wrapped(ddpm(beta_schedule="squaredcos_cap_v2")))
+
+
+def test_a_refreshed_model_answers_with_the_weights_it_has() -> None:
+    pipeline = own("ddpm")
+    target = wrapped(pipeline)
+    mark, part = target.fingerprint, target.encode(pictures(2))
+    with torch.no_grad():
+        next(pipeline.unet.parameters()).add_(0.1)
+    target.refresh()
+    assert target.fingerprint != mark
+    assert target.encode(pictures(2)) is not part

@@ -281,3 +281,15 @@ def test_a_pipeline_that_lacks_something(change: Callable[[Any], None], said: st
     change(pipeline)
     with pytest.raises(TargetError, match=said):
         wrapped(pipeline)
+
+
+def test_a_caption_that_names_no_class_is_not_taken_for_none() -> None:
+    target = wrapped(tiny("dit"))
+    assert target.encode(pictures(4, ["Tench", "tiger shark", "9", ""])).captions[0] == "Tench"
+    with pytest.raises(
+        TargetError, match=r"(?s)2 captions name no class.*0 to 9.*'Tinca tinca', 'tench'.*'tench-like', '11'"
+    ):
+        target.encode(pictures(4, ["tench-like", "ostrich", "11", "3"]))
+    with pytest.raises(TargetError, match="a text of 60 characters") as refused:
+        target.encode(pictures(2, ["private " * 7 + "text", "3"]))
+    assert "private" not in str(refused.value)

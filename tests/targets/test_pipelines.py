@@ -14,7 +14,7 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffusion_models import BUILDERS, own, pictures, tiny, unet, with_lora, wrapped
+from diffusion_models import BUILDERS, CLASSES, own, pictures, tiny, unet, with_lora, wrapped
 from repromia.errors import TargetError
 from repromia.targets.diffusion import DiffusionModel
 from repromia.targets.pipelines import DiffusionOptions, is_pipeline, load_diffusion_model, quiet
@@ -71,7 +71,7 @@ def test_a_saved_pipeline_answers_as_the_live_one(name: str, tmp_path: Path) -> 
     assert is_pipeline(str(folder))
     if name == "dit":  # save_pretrained forgets the names of classes
         index = json.loads((folder / "model_index.json").read_text())
-        index["id2label"] = {"0": "tench, Tinca tinca", "3": "tiger shark", "9": "ostrich"}
+        index["id2label"] = {str(number): said for number, said in CLASSES.items()}
         (folder / "model_index.json").write_text(json.dumps(index))
         loaded = load(folder)
         assert loaded.denoiser.condition(["tiger shark"])["class"].item() == 3

@@ -101,7 +101,7 @@ def _finalize(value: object) -> object:
 
 
 def _context(result: AuditResult, curves: Mapping[str, RocPoints], excerpts: Mapping[str, Excerpt]) -> dict[str, Any]:
-    rows = words.table_rows(result)
+    rows, said = words.table_rows(result), words.vocabulary(result.modality)
     fprs = words.all_fprs(result)
     gains = sorted(result.gains, key=lambda gain: _gain_order(result, gain))
     gain_fprs = sorted({fpr for gain in gains for fpr, _ in gain.tpr_at_fpr}, reverse=True)
@@ -126,26 +126,31 @@ def _context(result: AuditResult, curves: Mapping[str, RocPoints], excerpts: Map
         "gain_fprs": [words.fpr_words(fpr) for fpr in gain_fprs],
         "gain_plot": _gain_plot(gains[:_GAINS_SHOWN], rows),
         "gains_shown": _GAINS_SHOWN,
-        "families": [_family_row(one) for one in result.families],
+        "families": [_family_row(one, said.not_timed) for one in result.families],
+        "said": said,
         "exposed": [_exposed(result, entry, excerpts) for entry in result.exposed],
         "exposed_row": next((row for row in rows if row.name == result.exposed_by), None),
         "ran": [("Target", _flat(result.target)), ("Reference", _flat(result.reference or {}))],
         "settings": [("Configuration", _flat(result.config)), ("Versions", _flat(result.versions))],
-        "views": _records_table(result.views),
+        "views": _records_table([_renamed(one, "tokens", said.unit) for one in result.views]),
     }
 
 
-def _family_row(one: ProbeFamily) -> _FamilyRow:
+def _renamed(entry: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
+    return {new if key == old else key: value for key, value in entry.items()}
+
+
+def _family_row(one: ProbeFamily, not_timed: str) -> _FamilyRow:
     return _FamilyRow(
         family=one,
         gain=words.gain_words(one.gain.auc) if one.gain else "none measured",
-        tokens=_multiple(one.relative_tokens),
-        seconds=_multiple(one.relative_seconds),
+        tokens=_multiple(one.relative_tokens, not_timed),
+        seconds=_multiple(one.relative_seconds, not_timed),
     )
 
 
-def _multiple(cost: float | None) -> str:
-    return "read back from an earlier run" if cost is None else f"{cost:.1f} ×"
+def _multiple(cost: float | None, not_timed: str) -> str:
+    return not_timed if cost is None else f"{cost:.1f} ×"
 
 
 def _name_of(target: Mapping[str, Any]) -> str:
@@ -159,7 +164,7 @@ def _table_row(result: AuditResult, row: AttackResult, fprs: Sequence[float]) ->
     auc = words.auc_cell(row)
     return _Row(
         row=row,
-        kind_words=words.KIND_WORDS[row.kind],
+        kind_words=words.kind_words(row.kind, result.modality),
         headline=row.name == result.headline,
         failure="" if auc.measured else auc.text,
         auc=auc,

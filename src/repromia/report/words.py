@@ -9,10 +9,75 @@ from repromia.result import AttackResult, AuditResult, Estimate, Kind, TprAtFpr
 
 KINDS: Final[tuple[Kind, ...]] = ("reprogrammed", "head", "reference", "passive", "blind")
 
+
+class Vocabulary(NamedTuple):
+    """What is called differently for another kind of model.
+
+    passes: what an attack's cost is counted in; unit: what a view's cost is; not_timed: why a family of programs has
+    no cost; second: what reference attacks compare with; beside: what a bank's families are read with; glossary: terms
+    of this kind of model alone.
+    """
+
+    passes: str
+    unit: str
+    not_timed: str
+    second: str
+    beside: str = ""
+    glossary: tuple[tuple[str, str], ...] = ()
+
+
+_PROGRAM: Final = (
+    "A program is a change to how the frozen model is asked: its input, {}. A bank asks many and lets a small head, "
+    "fitted on labelled records, read the answers."
+)
+_LANGUAGE: Final = Vocabulary(
+    passes="forward passes of the target",
+    unit="tokens",
+    not_timed="read back from an earlier run",
+    second="a second model or text",
+    beside=" (beside the passive scores)",
+    glossary=(
+        ("Program, bank", _PROGRAM.format("what it may see of it, or a throw-away copy of the model")),
+        (
+            "Noise and repair",
+            "A copy of the model with noise on its weights, brought back to the model's behaviour on text that the "
+            "model wrote itself. It forgets single records more than the language, and serves as the reference model "
+            "that is not there.",
+        ),
+    ),
+)
+_OTHER: Final = Vocabulary(
+    passes="evaluations of the target",
+    unit="evaluations",
+    not_timed="not timed apart: evaluations are shared",
+    second="a second model",
+    glossary=(("Program, bank", _PROGRAM.format("or what is added on its way through the model")),),
+)
+VOCABULARIES: Final[dict[str, Vocabulary]] = {
+    "language": _LANGUAGE,
+    "diffusion": _OTHER._replace(
+        passes="evaluations of the denoiser",
+        glossary=(
+            *_OTHER.glossary,
+            (
+                "Timestep, noise",
+                "A diffusion model is asked how much noise is in an image. The timestep t says how much was added, "
+                "from 0 for none; t=0 asks about the clean image.",
+            ),
+        ),
+    ),
+}
+
+
+def vocabulary(modality: str) -> Vocabulary:
+    """The words for a kind of model; of one that has none of its own those that fit any."""
+    return VOCABULARIES.get(modality, _OTHER)
+
+
 KIND_WORDS: Final[dict[Kind, str]] = {
     "reprogrammed": "the model is asked under a changed question",
     "head": "same supervision: the same labelled records, without a program",
-    "reference": "compared with a second model or text",
+    "reference": "compared with {second}",
     "passive": "the model's ordinary answers only",
     "blind": "never sees the model",
 }
@@ -24,6 +89,12 @@ GAIN_WORDS: Final[dict[str, str]] = {
     "identity": "same attack without the program",
     "null_target": "same attack on the null target",
 }
+
+
+def kind_words(kind: Kind, modality: str) -> str:
+    """What a kind of attack is."""
+    return KIND_WORDS[kind].format(second=vocabulary(modality).second)
+
 
 # Joiners are part of ordinary Persian, Hindi and emoji text; they hide nothing.
 _JOINERS: Final = "\u200c\u200d"
