@@ -19,7 +19,7 @@ from repromia.result import AuditResult
 from repromia.run import audit_to_folder
 
 TARGETS = 3
-ATTACKS = ("default", "rmia:reference=noise_and_repair/copies=16", "probe_bank:preset=full", "reprogram:recipe=paper")
+ATTACKS = ("default", "rmia:reference=noise_and_repair/copies=16")
 
 
 def audit(models: Path, seed: int, shadows: int, build: str, out: Path, attacks: tuple[str, ...]) -> AuditResult:
@@ -35,6 +35,7 @@ def audit(models: Path, seed: int, shadows: int, build: str, out: Path, attacks:
         out=folder / "audit",
         attacks=attacks,
         fprs=(0.01, 0.001),
+        program_permutations=1,
         batch_images=256,
     )
     return audit_to_folder(config, Silent())
