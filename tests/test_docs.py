@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_command_runs_as_printed(on_disk: Path) -> None:  # noqa: F811
-    command, _ = re.findall(r"^repromia (audit --model .*)$", README, flags=re.MULTILINE)
+    command, *_ = re.findall(r"^repromia (audit --model .*)$", README, flags=re.MULTILINE)
     done = repromia(*shlex.split(command), *QUICK, folder=on_disk)
     assert done.returncode == 0, done.stderr
     for name in ("report.html", "result.json", "scores.parquet"):
@@ -34,9 +34,41 @@ def test_the_readme_command_for_diffusion_models_runs_as_printed(tmp_path: Path)
             pixels = generator.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / side / f"{row}.png")
     ddpm().save_pretrained(tmp_path / "ddpm-pipeline")
-    _, command = re.findall(r"^repromia (audit --model .*)$", README, flags=re.MULTILINE)
+    _, command, _ = re.findall(r"^repromia (audit --model .*)$", README, flags=re.MULTILINE)
     assert f"repromia {command}" in (ROOT / "docs" / "diffusion.md").read_text(encoding="utf-8")
     done = repromia(*shlex.split(command), "--attacks=shift_contrast,sima", "--bootstrap=200", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "audit" / "report.html").is_file()
+
+
+MYMODEL = '''
+import torch
+from repromia.demo.classifier import build, train as full
+
+def train(records, seed):
+    import repromia.demo.classifier as demo
+    demo.EPOCHS = 2
+    return full(records, seed)
+'''
+
+
+def test_the_readme_command_for_classifiers_runs_as_printed(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from repromia.demo.classifier import build
+
+    generator = np.random.default_rng(0)
+    for side in ("train", "heldout"):
+        for row in range(110):
+            (tmp_path / side / str(row % 10)).mkdir(parents=True, exist_ok=True)
+            pixels = generator.integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / side / str(row % 10) / f"{row}.png")
+    (tmp_path / "mymodel.py").write_text(MYMODEL)
+    save_file(build().state_dict(), tmp_path / "model.safetensors")
+    *_, command = re.findall(r"^repromia (audit --model .*)$", README, flags=re.MULTILINE)
+    assert f"repromia {command}" in (ROOT / "docs" / "classifiers.md").read_text(encoding="utf-8")
+    quick = ("--shadow-models=2", "--attacks=loss,rmia,lira_offline", "--bootstrap=200")
+    done = repromia(*shlex.split(command), *quick, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "audit" / "report.html").is_file()
 
@@ -56,7 +88,7 @@ def test_the_readme_python_runs_as_printed(
 
 
 def test_every_linked_file_exists() -> None:
-    for name in ("README.md", "CONTRIBUTING.md", "docs/diffusion.md"):
+    for name in ("README.md", "CONTRIBUTING.md", "docs/diffusion.md", "docs/classifiers.md"):
         text = (ROOT / name).read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (ROOT / name).parent.joinpath(target).is_file(), target
@@ -74,5 +106,13 @@ def test_the_demo_ends_in_a_report(tmp_path: Path) -> None:
 def test_the_diffusion_demo_ends_in_a_report(tmp_path: Path) -> None:
     """About two minutes on two cores."""
     done = repromia("demo", "diffusion", "--out", "demo", folder=tmp_path, timeout=1500)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "demo" / "audit" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_classifier_demo_ends_in_a_report(tmp_path: Path) -> None:
+    """About a minute and a half of one core."""
+    done = repromia("demo", "classifier", "--out", "demo", folder=tmp_path, timeout=1500)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "demo" / "audit" / "report.html").is_file()

@@ -82,11 +82,13 @@ def out_of_fold(
 def fit_with(features: Features, member: Bool[np.ndarray, " record"], strength: float, shape: Shape = SHAPE) -> Head:
     """Fit with a given C."""
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     centre, spread = features.mean(axis=0), features.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
     regression = LogisticRegression(C=strength, max_iter=1000)
-    regression.fit(_standardised(features, centre, spread, shape), member)
+    with threadpool_limits(1):  # sums in another order end in another head, by a little
+        regression.fit(_standardised(features, centre, spread, shape), member)
     return Head(centre, spread, regression.coef_[0], float(regression.intercept_[0]), strength, shape)
 
 
