@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.classifier_targets import TARGETS
 from benchmarks.diffusion import table
 from repromia.config import AuditConfig
 from repromia.progress import Silent
 from repromia.result import AuditResult
 from repromia.run import audit_to_folder
 
-TARGETS = 3
 ATTACKS = ("default", "rmia:reference=noise_and_repair/copies=16")
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 RECORDS = 9000  # half of them members: about 3,150 + 3,150 are left for eval
 EPOCHS = 30
+TARGETS = 3
 
 
 class SmallCnn(nn.Module):
@@ -80,6 +81,17 @@ def _moved(pixels: Tensor) -> Tensor:
     return torch.roll(nn.functional.pad(flipped, (2,) * 4, mode="replicate"), (down, right), (2, 3))[..., 2:-2, 2:-2]
 
 
+def masks(models: int, records: int, generator: np.random.Generator) -> np.ndarray:
+    """(model, record): halves drawn by lot. Shadows are balanced among themselves; targets and the null model (the
+    last) are independent of them and of each other: balanced together, whom one saw would tell against the others."""
+    alone = generator.random((TARGETS + 1, records)).argsort(axis=1) < records // 2
+    shadows = models - TARGETS - 1
+    balanced = generator.random((shadows, records)).argsort(axis=0) < shadows // 2 + (np.arange(records) % 2) * (
+        shadows % 2
+    )
+    return np.concatenate([alone[:TARGETS], balanced, alone[TARGETS:]])
+
+
 def main() -> None:
     """Train what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -97,8 +109,7 @@ def main() -> None:
     images = images if images.ndim == 4 else images[..., None]
     order = np.random.default_rng(20261).permutation(len(images))
     rows = order[: given.records] if given.slot == 0 else order[-given.records :]
-    lots = np.random.default_rng(given.slot).random((given.models, given.records)).argsort(axis=0)
-    inside = lots < given.models // 2 + (np.arange(given.records) % 2) * (given.models % 2)
+    inside = masks(given.models, given.records, np.random.default_rng(given.slot))
     given.out.mkdir(parents=True, exist_ok=True)
     ids = np.array([f"p{row:05d}" for row in range(given.records)])
     np.savez(given.out / "pool.npz", images=images[rows], labels=labels[rows], ids=ids)
