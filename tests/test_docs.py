@@ -41,7 +41,7 @@ def test_the_readme_command_for_diffusion_models_runs_as_printed(tmp_path: Path)
     assert (tmp_path / "audit" / "report.html").is_file()
 
 
-MYMODEL = '''
+MYMODEL = """
 import torch
 from repromia.demo.classifier import build, train as full
 
@@ -49,7 +49,7 @@ def train(records, seed):
     import repromia.demo.classifier as demo
     demo.EPOCHS = 2
     return full(records, seed)
-'''
+"""
 
 
 def test_the_readme_command_for_classifiers_runs_as_printed(tmp_path: Path) -> None:

@@ -103,13 +103,15 @@ class RepairedCopies:
         generator = torch.Generator().manual_seed(1000 * self.binding.seed + number)
         module = copy.deepcopy(model.module)
         matrices = [weight for weight in module.parameters() if weight.dim() >= 2 and weight.is_floating_point()]
-        spreads = [float(weight.detach().float().std()) for weight in matrices]
+        spreads = [float(weight.detach().float().std()) if weight.numel() > 1 else 0.0 for weight in matrices]
         with torch.no_grad():
             for weight, spread in zip(matrices, spreads, strict=True):
                 drawn = torch.randn(weight.shape, generator=generator)
                 weight.add_((self.plan.noise * spread * drawn).to(weight.device, weight.dtype))
         noised = model.with_module(module, f"{model.name}, noised and repaired {number}")
-        first, last = self._repair(noised, model, inputs, generator)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(1000 * self.binding.seed)  # dropout of the copy draws from the global generator
+            first, last = self._repair(noised, model, inputs, generator)
         self._repaired |= {f"divergence_before_{number}": first, f"divergence_after_{number}": last}
         return noised
 
@@ -120,8 +122,6 @@ class RepairedCopies:
         assert noised.module is not None  # noqa: S101 — it was just made
         plan, module = self.plan, noised.module
         weights = [weight for weight in module.parameters() if weight.is_floating_point()]
-        state = torch.random.get_rng_state()
-        torch.manual_seed(1000 * self.binding.seed)  # dropout of the copy draws from the global generator
         groups = [
             {"params": [one], "lr": plan.rate * (float(one.detach().float().std()) if one.numel() > 1 else 0.01)}
             for one in weights
@@ -147,7 +147,6 @@ class RepairedCopies:
                 schedule.step()
                 trace.append(float(loss.detach()))
                 bar.advance()
-        torch.random.set_rng_state(state)
         module.eval().requires_grad_(False)
         return (trace[0], trace[-1]) if trace else (0.0, 0.0)
 

@@ -15,7 +15,7 @@ from repromia.errors import AttackError
 from repromia.learn import at_most
 from repromia.metrics import auc
 from repromia.programs import Binding, Target
-from repromia.programs.overlay import Answers, Overlay, figure, images_of, load_overlay, overlaid, size_of, voted
+from repromia.programs.overlay import DRAWS, Answers, Overlay, figure, images_of, load_overlay, overlaid, size_of, voted
 from repromia.records import LabelledRecords, content_digest
 from repromia.signals import Scores
 from repromia.targets.classifier import Classifier
@@ -33,7 +33,8 @@ class LearnedOverlay:
     2 s(x) - s(changed x), paper scores s(changed x); s is the scaled logit (answers=scores) or the share of noised
     copies that get the record's class (answers=labels). optimiser: auto takes gradients where the target has some;
     spsa with the gains of BlackVIP (Oh et al. 2023, arXiv 2303.14773); cma for at most 512 weights. budget: most
-    answers of the target about single records while learning, of fit and select together; 0: no limit.
+    answers of the target about single records while learning, of fit and select together, plain and changed; no step
+    that would exceed it is begun; 0: no limit.
     """
 
     learns: ClassVar[bool] = True
@@ -89,29 +90,27 @@ class LearnedOverlay:
 
 
 def _learn(plan: LearnedOverlay, model: Classifier, binding: Binding) -> tuple[np.ndarray, dict[str, Any]]:
-    fit = _Side(plan, model, at_most(binding.fit, plan.per_class, binding.seed))
-    select = _Side(plan, model, binding.select)
-    by = _optimiser(plan, model)
+    by, before = _optimiser(plan, model), model.asked
+    sides = at_most(binding.fit, plan.per_class, binding.seed), binding.select
+    _check_budget(plan, *map(len, sides))
+    fit, select = (_Side(plan, model, one) for one in sides)
     generator = torch.Generator().manual_seed(binding.seed)
     shape = size_of(plan.where, tuple(fit.pixels.shape[1:]))  # type: ignore[arg-type]
     start = 0.1 * torch.randn(shape, generator=generator)
-    before = model.asked
-    plain = select.plain, fit.plain  # asked once, before the budget is spent on steps
-    best, best_auc = np.zeros(0, dtype=np.float32), auc(plain[0], select.member)
-    trace = [{"step": 0, "select_auc": best_auc, "answers": 0}]
+    price = _price(plan, by, start.numel(), len(fit.member), len(select.member))
+    best, best_auc = np.zeros(0, dtype=np.float32), auc(select.plain, select.member)
+    trace = [{"step": 0, "select_auc": best_auc, "answers": model.asked - before}]
     candidates = {"gradient": _by_gradient, "spsa": _by_spsa, "cma": _by_cma}[by](fit, start, generator)
     with binding.progress.step("learning a change", plan.steps) as bar:
-        for step, weights in enumerate(candidates, 1):
+        for step in range(1, plan.steps + 1):
+            if plan.budget and model.asked - before + price > plan.budget:
+                break
+            weights = next(candidates)
             value = auc(select.scores(weights), select.member)
-            spent = model.asked - before
-            if plan.budget and spent > plan.budget:
-                break  # what was asked beyond it is not used
-            trace.append({"step": step, "select_auc": value, "answers": spent})
+            trace.append({"step": step, "select_auc": value, "answers": model.asked - before})
             if value > best_auc:
                 best, best_auc = weights.detach().numpy().astype(np.float32).copy(), value
             bar.advance()
-            if step >= plan.steps:
-                break
     return best, {
         "where": plan.where,
         "recipe": plan.recipe,
@@ -138,6 +137,34 @@ def _optimiser(plan: LearnedOverlay, model: Classifier) -> str:
     if plan.optimiser == "auto":
         return "gradient" if usable else "spsa"
     return plan.optimiser
+
+
+def _votes(plan: LearnedOverlay) -> int:
+    return 1 if plan.answers == "scores" else DRAWS
+
+
+def _price(plan: LearnedOverlay, by: str, size: int, fit: int, select: int) -> int:
+    """Answers that a step takes."""
+    if by == "gradient":
+        return 2 * fit + select
+    losses = 2 * SPSA_AVERAGES if by == "spsa" else _generation(size)
+    return _votes(plan) * (losses * fit + select)
+
+
+def _check_budget(plan: LearnedOverlay, fit: int, select: int) -> None:
+    """Raises AttackError where not even the plain records can be asked."""
+    plain = _votes(plan) * (fit + select)
+    if 0 < plan.budget < plain:
+        raise AttackError(
+            "The budget does not suffice to ask the plain records once.",
+            expected=f"budget={plain} at least, and what the steps take",
+            found=str(plan.budget),
+            hint="per_class=… learns from fewer records",
+        )
+
+
+def _generation(size: int) -> int:
+    return 4 + int(3 * np.log(size))  # as CMA-ES has it by itself
 
 
 class _Side:
@@ -178,16 +205,18 @@ def _by_gradient(fit: _Side, start: Tensor, generator: torch.Generator) -> Itera
     while True:
         scores = torch.from_numpy(fit.scores(weights.detach())).requires_grad_()
         (pull,) = torch.autograd.grad(fit.pairwise(scores), scores)
-        optimiser.zero_grad()
+        gradient = torch.zeros_like(weights)
         for at in range(0, len(fit.pixels), fit.model.batch):
             rows = slice(at, at + fit.model.batch)
             with fit.model.asking(), torch.enable_grad():
                 changed = overlaid(fit.pixels[rows], weights, fit.plan.where, fit.plan.bound)
-                logits = fit.model.logits(changed).double()
+                logits = fit.model.logits(changed).cpu().double()
                 label = torch.from_numpy(fit.label[rows])
                 own = logits[torch.arange(len(label)), label]
                 rest = logits.masked_fill(torch.nn.functional.one_hot(label, logits.shape[1]).bool(), -torch.inf)
-                (sign * (own - rest.logsumexp(1)) @ pull[rows]).backward()  # type: ignore[no-untyped-call]
+                slope = sign * (own - rest.logsumexp(1)) @ pull[rows]
+                gradient += torch.autograd.grad(slope, weights)[0]  # none is left on the model's own weights
+        weights.grad = gradient
         optimiser.step()
         yield weights.detach().clone()
 
@@ -222,7 +251,8 @@ def _by_cma(fit: _Side, start: Tensor, generator: torch.Generator) -> Iterator[T
     except ImportError as error:
         raise AttackError("CMA-ES needs the package cma.", hint="pip install 'repromia[classifier]'") from error
     seed = int(torch.randint(1, 2**31 - 1, (1,), generator=generator))
-    search = cma.CMAEvolutionStrategy(start.flatten().double().numpy(), 0.5, {"seed": seed, "verbose": -9})
+    given = {"seed": seed, "verbose": -9, "popsize": _generation(start.numel())}
+    search = cma.CMAEvolutionStrategy(start.flatten().double().numpy(), 0.5, given)
     while True:
         found = search.ask()
         losses = [fit.loss(torch.from_numpy(one).float().reshape(start.shape)) for one in found]
