@@ -136,7 +136,7 @@ def test_turned_about_the_middle(degrees: float, images: Tensor) -> None:
 
 def test_crops_are_the_middle_enlarged(images: Tensor) -> None:
     found = Crops(3).changed(images)
-    for one, (size, top) in zip(found, ((9, 0), (8, 1), (7, 1)), strict=True):  # 95 (in single precision), 82.5 and 70 %
+    for one, (size, top) in zip(found, ((9, 0), (8, 1), (7, 1)), strict=True):  # 95 (just below), 82.5, 70 %
 
         def read(row: int, column: int, size: int = size) -> tuple[float, float]:
             return (row + 0.5) * size / 10 - 0.5, (column + 0.5) * size / 10 - 0.5
