@@ -164,12 +164,14 @@ def _inputs(
 
 def _check_told(chosen: Chosen, asked: tuple[Signals, ...]) -> None:
     """Not told is NaN or -1, which a comparison takes for a figure."""
-    untold = any(isinstance(one, TokenSignals | ClassSignals) and not one.told for one in asked)
-    if ("distribution" in chosen.attack.access or "probabilities" in chosen.attack.access) and untold:
+    wanted = {TokenSignals: "distribution", ClassSignals: "probabilities"}
+    found = {TokenSignals: "log-probabilities of the given tokens only", ClassSignals: "the predicted class only"}
+    untold = [type(one) for one in asked if isinstance(one, TokenSignals | ClassSignals) and not one.told]
+    if any(wanted[kind] in chosen.attack.access for kind in untold):
         raise AttackError(
             f"The attack {chosen.attack.name!r} needs more than the model tells.",
             expected=chosen.attack.access,
-            found="less than that",
+            found=found[untold[0]],
             hint="load the model itself, or leave the attack out",
         )
 
