@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Files of tests side by side, one thread each; a file's own tests stay together and share what they made.
+WORKERS ?= 2
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: demo test test-all check bench clean
 
@@ -10,10 +13,10 @@ demo: $(STAMP)
 	$(BIN)/repromia demo language --out demo-audit
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(TESTS) -m "not slow"
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
