@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from repromia.heads import STRENGTHS, Features, fit_head
+from repromia.heads import STRENGTHS, Features, fit_head, fit_stack, fit_with
 from repromia.metrics import auc
 from repromia.sealed import SealedLabels
 
@@ -80,3 +80,24 @@ def test_sealed_labels_are_refused() -> None:
     features, member = planted(0, 40, 1.0)
     with pytest.raises(TypeCheckError, match="member"):
         fit_head(features, SealedLabels(member), groups=names(40), seed=0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stacked_heads_that_found_nothing_are_not_turned_round(seed: int) -> None:
+    """Of 40 stacks on noise with the mean of their folds against the labels, a free weight turns most round."""
+    generator = np.random.default_rng(seed)
+    for _ in range(40):
+        member = generator.random(200) < 0.5
+        odds = generator.normal(size=(200, 2)) - 0.5 * member[:, None]
+        assert (fit_stack(odds, member).weights >= 0).all()
+
+
+def test_a_stack_weighs_what_helps_and_leaves_out_what_does_not() -> None:
+    generator = np.random.default_rng(0)
+    member = generator.random(400) < 0.5
+    odds = np.stack([generator.normal(size=400) + member, generator.normal(size=400) - member], axis=1)
+    head = fit_stack(odds, member)
+    assert head.weights[0] > 0
+    assert head.weights[1] == 0
+    alone = fit_with(odds[:, :1], member, 1.0)
+    assert head.weights[0] == pytest.approx(alone.weights[0])

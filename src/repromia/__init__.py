@@ -34,7 +34,9 @@ __all__ = [
     "diffusion_model",
     "endpoint_model",
     "language_model",
+    "load_nodes",
     "load_records",
+    "save_graph",
     "shadow_models",
 ]
 
@@ -71,7 +73,8 @@ def classifier(
 ) -> Classifier:
     """A classifier as a target.
 
-    model: `package.module:build`, a Hugging Face folder or hub id, a .skops file; or a live torch module, Hugging Face
+    model: `package.module:build`, a Hugging Face folder or hub id, a .skops file; or a live torch module (of nodes
+    of a graph too: called as (x, edge_index)), Hugging Face
     model (texts: with its tokenizer), estimator with predict_proba, or function. records: some of those that it will
     be asked about. options: fields of `repromia.targets.classifiers.ClassifierOptions`. Raises TargetError.
     """
@@ -95,7 +98,9 @@ def shadow_models(
     from repromia.shadows import TrainedShadows
     from repromia.targets.classifiers import ClassifierOptions, wrap_classifier
 
-    like = ClassifierOptions(classes=target.classes)
+    reader = target.reader
+    around = {name: getattr(reader, name) for name in ("hops", "neighbours") if reader.kind == "node"}
+    like = ClassifierOptions(classes=target.classes, **around)
     wrap = partial(wrap_classifier, records=records.records.take([0]), options=like, name="shadow model")
     return TrainedShadows(train, wrap, count, classes=target.classes, **options)
 
@@ -144,6 +149,31 @@ def load_records(
     if pictures:
         return pictures_from_objects(members, nonmembers, image=image, caption=caption, group=group)
     return from_objects(members, nonmembers, text=text, group=group)
+
+
+def load_nodes(graph: Any, members: Any, nonmembers: Any) -> LabelledRecords:
+    """Nodes of known membership, of a model that classifies the nodes of one graph.
+
+    graph: a file (.npz, .safetensors, a folder of Planetoid files) or torch_geometric's Data. members, nonmembers: the
+    name of a mask of the graph, node numbers, a boolean array (node,); of a graph in a file also a file of these.
+    Raises RecordsError.
+    """
+    from repromia.graph_records import node_records, read_node_records
+
+    if isinstance(graph, str | Path) and isinstance(members, str | Path) and isinstance(nonmembers, str | Path):
+        return read_node_records(graph, members, nonmembers)
+    if isinstance(graph, str | Path):
+        from repromia.graph_files import read_graph
+
+        graph = read_graph(graph)
+    return node_records(graph, members, nonmembers)
+
+
+def save_graph(data: Any, path: str | Path) -> None:
+    """Write torch_geometric's Data to .npz or .safetensors, which `--graph` reads. Raises RecordsError."""
+    from repromia.graph_files import save_graph as save
+
+    save(data, path)
 
 
 def audit(

@@ -2,7 +2,7 @@
 
 An attack that does no better than these may be reading dates, topics or lengths instead of memory.
 C and min_df of "tfidf" were chosen on WikiMIA (32, 64 and 128 words); "char_ngrams" takes them over; the
-others keep scikit-learn's C = 1. Pictures, rows of a table and classes have baselines of their own.
+others keep scikit-learn's C = 1. Pictures, rows of a table, nodes of a graph and classes have baselines of their own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from repromia import blind_graphs
 from repromia.blind_pictures import captions, file_properties, image_statistics, pictures_in, thumbnails
 from repromia.blind_tables import Both, classes, examples_in, features, of_classes, of_features, rows_in
 from repromia.blind_tables import texts as example_texts
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 BlindScorer = Callable[[Records], Float[np.ndarray, " record"]]
-Inputs = list[str] | Float[np.ndarray, "record value"]
-Build = Callable[[int, int], "Pipeline | Both"]
+Inputs = list[str] | blind_graphs.Rows
+Build = Callable[[int, int], "Pipeline | Both | blind_graphs.Wide"]
 # what a baseline reads of the records, and how it is built
 Baseline = tuple[Callable[[Records], Inputs], Build]
 
@@ -43,7 +44,7 @@ _DECADES = range(1900, 2100, 10)
 
 
 def baselines_for(records: Records) -> tuple[str, ...]:
-    """Names of the baselines that these records can be asked: those of texts, rows of a table, or pictures."""
+    """Names of the baselines that these records can be asked: those of texts, rows of a table, nodes, or pictures."""
     if not pictures_in(records):
         return tuple(_known(records))
     captioned = any(text.strip() for text in records.texts())
@@ -164,6 +165,8 @@ def _auc_influence(
 def _known(records: Records) -> Mapping[str, Baseline]:
     if pictures_in(records):
         return PICTURE_BASELINES
+    if blind_graphs.nodes_in(records):
+        return NODE_BASELINES
     if rows_in(records):
         return TABLE_BASELINES
     if examples_in(records):
@@ -298,6 +301,14 @@ PICTURE_BASELINES: dict[str, Baseline] = {
 }
 
 TABLE_BASELINES: dict[str, Baseline] = {"features": (features, of_features), "classes": (classes, of_classes)}
+
+NODE_BASELINES: dict[str, Baseline] = {
+    "degree": (blind_graphs.degrees, of_features),
+    "structure": (blind_graphs.structure, of_features),
+    "features": (blind_graphs.node_features, blind_graphs.of_columns),
+    "neighbour_features": (blind_graphs.neighbour_features, blind_graphs.of_columns),
+    "classes": (classes, of_classes),
+}
 
 EXAMPLE_BASELINES: dict[str, Baseline] = {
     **{name: (example_texts, one) for name, one in BASELINES.items()},

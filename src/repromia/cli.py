@@ -106,7 +106,7 @@ def check(
 
 @app.command
 def demo(
-    modality: Literal["language", "diffusion", "classifier"] = "language",
+    modality: Literal["language", "diffusion", "classifier", "graph"] = "language",
     *,
     out: Path = Path("demo-audit"),
     model: Literal["small", "smollm2"] = "small",

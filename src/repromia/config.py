@@ -68,10 +68,10 @@ class Settings(BaseModel):
 class AuditConfig(Settings):
     """A whole audit from the command line or a YAML file."""
 
-    modality: Literal["auto", "language", "diffusion", "classifier"] = Field(
+    modality: Literal["auto", "language", "diffusion", "classifier", "graph"] = Field(
         "auto",
-        description="What kind of model it is; auto: classifier where --class-field is given, else diffusion where the "
-        "records are images.",
+        description="What kind of model it is; auto: graph where --graph is given, classifier where --class-field is, "
+        "else diffusion where the records are images.",
     )
     model: str = Field(
         description="The model to audit: folder of a language model, diffusers pipeline or Hugging Face classifier, "
@@ -97,6 +97,21 @@ class AuditConfig(Settings):
         "", description="Folder of trained shadow models with masks.npz: who was in which training set."
     )
     cluster: str = Field("local", description="Where shadow models are trained: local, ray, or ray://host:port.")
+    graph: str = Field(
+        "",
+        description="Graph whose nodes a model classifies: .npz, .safetensors or a folder of Planetoid files. Members "
+        "and non-members are then names of its masks or files of node numbers; or --label is an array of its own that "
+        "says 1 for a member, 0 for a non-member and -1 for neither.",
+    )
+    hops: int = Field(
+        -1, ge=-1, description="Neighbourhood on which every node is asked about, in hops; -1: the whole graph."
+    )
+    neighbours: int = Field(0, ge=0, description="Most edges that lead to a node, for large graphs; 0: all of them.")
+    asymmetric: bool = Field(
+        False,
+        description="Ask about members on the graph of the members alone, as older papers do: confounded, for "
+        "comparison only.",
+    )
     reference: str = Field(
         "", description="A model that did not see the records, best the checkpoint before fine-tuning."
     )
@@ -165,7 +180,13 @@ class AuditConfig(Settings):
     @model_validator(mode="after")
     def _one_source(self) -> AuditConfig:
         two, one = bool(self.members or self.nonmembers), bool(self.data or self.label)
-        if two == one:
+        if self.graph:
+            if self.data or two == one:
+                raise ValueError("with --graph give either --members and --nonmembers, or --label alone")
+            one = False
+        elif self.hops >= 0 or self.neighbours or self.asymmetric or self.modality == "graph":
+            raise ValueError("nodes are asked about on a graph: name it with --graph")
+        elif two == one:
             raise ValueError("give either --members and --nonmembers, or --data and --label")
         if self.shadow_training and self.shadow_folder:
             raise ValueError("give --shadow-training or --shadow-folder, not both")

@@ -10,13 +10,17 @@ Pictures: exact are those with the same pixels, whatever their files and caption
 
 Rows of a table: exact are those of the same numbers and the same class; near ones are not looked for. Texts with a
 class: the text decides, whatever the class.
+
+Nodes of a graph: exact are those of the same features (at least one of them not 0), the same class, and edges to and
+from the same other nodes, each in the graph that it is asked about; near ones are not looked for.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -25,7 +29,7 @@ from scipy.sparse.csgraph import connected_components
 
 from repromia.errors import RecordsError
 from repromia.near_pictures import near_pairs
-from repromia.records import Content, Example, LabelledRecords, Picture, Records, TableRow, as_text
+from repromia.records import Content, Example, LabelledRecords, Node, Picture, Records, TableRow, as_text
 from repromia.result import Duplicates
 
 SHINGLE_WORDS = 5
@@ -73,6 +77,8 @@ def find_duplicates(labelled: LabelledRecords, *, threshold: float = 0.5) -> Dup
     contents = labelled.records.contents
     if any(isinstance(one, TableRow) for one in contents):
         return _equal(contents)
+    if any(isinstance(one, Node) for one in contents):
+        return _equal(_seen_nodes(contents))
     distinct: dict[str, int] = {}
     texts = [one.text if isinstance(one, Example) else as_text(one) for one in contents]
     text = np.array(
@@ -88,10 +94,27 @@ def find_duplicates(labelled: LabelledRecords, *, threshold: float = 0.5) -> Dup
     return DuplicateReport(text, np.stack([first, second], axis=1), similarity, int(blocked[text].sum()))
 
 
-def _equal(rows: Sequence[Content]) -> DuplicateReport:
-    distinct: dict[Content, int] = {}
+def _equal(rows: Sequence[Hashable]) -> DuplicateReport:
+    distinct: dict[Hashable, int] = {}
     number = np.array([distinct.setdefault(one, len(distinct)) for one in rows], dtype=np.int64)
     return DuplicateReport(number, np.zeros((0, 2), dtype=np.int64), np.zeros(0), 0)
+
+
+def _seen_nodes(contents: Sequence[Content]) -> list[Hashable]:
+    """What a model can see of each node, equal for nodes that it cannot tell apart."""
+    graphs = {one.source: one.graph for one in contents if isinstance(one, Node)}
+    edges = {name: (one.adjacency, one.adjacency.T.tocsr()) for name, one in graphs.items()}
+    found: list[Hashable] = []
+    for one in contents:
+        if not isinstance(one, Node) or not one.graph.features[one.number].any():
+            found.append(one)  # nodes without features are alike in nothing but what they lack
+            continue
+        near = [np.sort(way.indices[slice(*way.indptr[one.number : one.number + 2])]) for way in edges[one.source]]
+        others = tuple(side[side != one.number].tobytes() for side in near)
+        loop = bool((near[0] == one.number).any())
+        features = one.graph.features[one.number] + np.float32(0)  # -0 is 0
+        found.append((one.label, loop, others, blake2b(features.tobytes(), digest_size=16).digest()))
+    return found
 
 
 def _alike(pictures: Sequence[Picture]) -> DuplicateReport:

@@ -92,6 +92,26 @@ def fit_with(features: Features, member: Bool[np.ndarray, " record"], strength: 
     return Head(centre, spread, regression.coef_[0], float(regression.intercept_[0]), strength, shape)
 
 
+def fit_stack(odds: Features, member: Bool[np.ndarray, " record"]) -> Head:
+    """Fit on several heads' out-of-fold log-odds, no weight below 0 (Breiman 1996, Machine Learning 24).
+
+    Of heads that found nothing, out-of-fold log-odds run against the labels, because every fold's records are missing
+    from its own mean: a free weight would turn their noise round. Where no weight is above 0, all are equal.
+    """
+    kept = np.ones(odds.shape[1], dtype=bool)
+    while kept.any():
+        found = fit_with(odds[:, kept], member, 1.0)
+        if (found.weights >= 0).all():
+            weights = np.zeros(len(kept))
+            weights[kept] = found.weights
+            break
+        kept[np.flatnonzero(kept)[found.weights < 0]] = False
+    else:
+        weights = np.ones(len(kept))
+    every = fit_with(odds, member, 1.0)
+    return Head(every.centre, every.spread, weights, 0.0, 1.0)
+
+
 def _splits(
     features: Features, member: Bool[np.ndarray, " record"], groups: tuple[str, ...], seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -21,9 +21,9 @@ from repromia.findings import other_findings
 from repromia.gains import null_gains, paired_gains, probe_families
 from repromia.metrics import RocCurve, roc_curve
 from repromia.programs import Binding, Identity, Target, has_weights, only_labels, takes_captions
-from repromia.programs.registry import plan_for
+from repromia.programs.registry import plan_for, plans
 from repromia.provenance import versions
-from repromia.records import LabelledRecords, Records
+from repromia.records import LabelledRecords, Records, matched
 from repromia.result import (
     AttackResult,
     AuditResult,
@@ -128,7 +128,7 @@ def run_audit(
     gains += null_gains(rows, scores, null_scores, judge, headline)
     permuted = tuple(_permuted(chosen, supervised, views, judge, settings))
     findings = (
-        verdict(Evidence(headline, rows, blind, gains, null)),
+        verdict(Evidence(headline, rows, blind, gains, null, matched(kept))),
         *other_findings(rows, gains, blind, null, permuted, summary, headline.name if headline else "", families),
     )
     result = AuditResult(
@@ -258,8 +258,11 @@ def _chosen(
 
 def _fits(attack: Attack, target: Target) -> bool:
     """Whether the target can be asked in every way that the attack asks."""
-    plans = [plan_for(mark.plan, {}, target.modality) for mark, _ in attack.inputs.values() if isinstance(mark, Ask)]
-    checks = [getattr(one, "applies", None) for one in plans]
+    named = [mark.plan for mark, _ in attack.inputs.values() if isinstance(mark, Ask)]
+    if not {*named} <= plans(target.modality).keys():  # an attack on other classifiers
+        return False
+    bound = [plan_for(one, {}, target.modality) for one in named]
+    checks = [getattr(one, "applies", None) for one in bound]
     return all(check is None or check(target) for check in checks)
 
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
+from repromia.graphs import Graph
+
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
@@ -50,6 +52,19 @@ class TableRow:
 
     values: tuple[float, ...]
     label: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of a graph and the class that a model was to give it.
+
+    number: its row in the graph; source: the graph's digest, so that equal numbers of two graphs differ.
+    """
+
+    number: int
+    label: str
+    source: str
+    graph: Graph = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -119,7 +134,7 @@ def pixels_of(opened: PillowImage) -> UInt8[np.ndarray, "height width channel"]:
     return np.array(image.convert("RGB"))
 
 
-Content = str | Chat | Completion | Picture | Example | TableRow
+Content = str | Chat | Completion | Picture | Example | TableRow | Node
 
 
 def as_text(content: Content) -> str:
@@ -137,6 +152,8 @@ def as_text(content: Content) -> str:
             return f"{text}\n{label}"
         case TableRow(values, label):
             return f"{' '.join(map(repr, values))} {label}"
+        case Node(number, label):
+            return f"node {number} of class {label}"
 
 
 def class_of(content: Content) -> str:
@@ -144,7 +161,7 @@ def class_of(content: Content) -> str:
     match content:
         case Picture():
             return content.caption
-        case Example() | TableRow():
+        case Example() | TableRow() | Node():
             return content.label
     return ""
 
@@ -227,3 +244,12 @@ class LabelledRecords:
     def nonmembers(self) -> Records:
         """The non-members."""
         return self.records.take(np.flatnonzero(~self.member))
+
+
+def matched(labelled: LabelledRecords) -> bool:
+    """Whether both sides are asked about in the same way: nodes on the same graphs."""
+    sources = [
+        {content.source for content in side.contents if isinstance(content, Node)}
+        for side in (labelled.members(), labelled.nonmembers())
+    ]
+    return sources[0] == sources[1]

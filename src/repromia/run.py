@@ -79,6 +79,8 @@ def read_records(config: AuditConfig, on_skipped: Callable[[Sequence[str]], None
     from repromia.pictures import holds_pictures, read_labelled_pictures, read_pictures
     from repromia.readers import read_labelled, read_members
 
+    if config.graph:
+        return _read_nodes(config)
     text, group = config.text or None, config.group or None
     named = config.class_field or None
     sources = (config.data,) if config.data else (config.members or "", config.nonmembers or "")
@@ -103,6 +105,15 @@ def read_records(config: AuditConfig, on_skipped: Callable[[Sequence[str]], None
     if config.data:
         return read_labelled(config.data, label=config.label, text=text, group=group)
     return read_members(config.members or "", config.nonmembers or "", text=text, group=group)
+
+
+def _read_nodes(config: AuditConfig) -> LabelledRecords:
+    from repromia.graph_records import read_labelled_node_records, read_node_records
+
+    if config.label:
+        return read_labelled_node_records(config.graph, label=config.label, asymmetric=config.asymmetric)
+    sides = str(config.members), str(config.nonmembers)
+    return read_node_records(config.graph, *sides, asymmetric=config.asymmetric)
 
 
 def _load_models(
@@ -132,13 +143,15 @@ def modality_of(config: AuditConfig, labelled: LabelledRecords) -> str:
     """What kind of model is audited: as configured, else as the records tell."""
     if config.modality != "auto":
         return config.modality
+    if config.graph:
+        return "graph"
     if config.class_field:
         return "classifier"
     return "diffusion" if isinstance(labelled.records.contents[0], Picture) else "language"
 
 
 def _loader(config: AuditConfig, modality: str, records: Records) -> Callable[[str], Any]:
-    if modality == "classifier":
+    if modality in ("classifier", "graph"):
         from repromia.targets.classifiers import load_classifier
 
         return lambda path: load_classifier(path, _classifier_options(config), records)
@@ -175,6 +188,8 @@ def _classifier_options(config: AuditConfig) -> ClassifierOptions:
         batch=config.batch_images,
         resize=config.resize,
         random=config.random_answers,
+        hops=config.hops,
+        neighbours=config.neighbours,
     )
 
 

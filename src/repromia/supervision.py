@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from repromia.attacks import Attack, Chosen
 from repromia.bank import Bank
-from repromia.heads import SHAPE, Head, Shape, fit_head, fit_with, out_of_fold
+from repromia.heads import SHAPE, Head, Shape, fit_head, fit_stack, fit_with, out_of_fold
 from repromia.records import LabelledRecords
 from repromia.scoring import Scored
 from repromia.signals import Scores
@@ -246,7 +246,7 @@ def _stacked(name: str, attack: Attack, tables: tuple[_Table, _Table], fit: Labe
             features = table.matrix[rows]
             held_out.append(out_of_fold(features, member, strength, groups=groups, seed=seed, shape=table.shape))
             full.append(fit_with(features, member, strength, table.shape)(table.matrix))
-        return fit_with(np.stack(held_out, axis=1), member, 1.0)(np.stack(full, axis=1))
+        return fit_stack(np.stack(held_out, axis=1), member)(np.stack(full, axis=1))
 
     scores = learn(fit.member[rows])
     details = {"stacked": [list(table.names) for table in tables], "fit_records": len(rows), "C": strengths}

@@ -25,13 +25,14 @@ UNSEEN = ("file_properties",)  # blind baselines of what no model is given: name
 
 @dataclass(frozen=True)
 class Evidence:
-    """All rows that the first sentence rests on."""
+    """All that the first sentence rests on."""
 
     headline: AttackResult | None
     rows: Sequence[AttackResult]
     blind: Sequence[BlindResult]
     gains: Sequence[Gain]
     null: NullTarget
+    matched: bool = True  # both sides were asked in the same way
 
     def own(self, role: str) -> list[Gain]:
         """Paired gains of the headline."""
@@ -55,6 +56,12 @@ def verdict(evidence: Evidence) -> Finding:
         reason = one_line(row.reason) if row and row.reason else "no attack could be measured"
         return _say(
             "could_not_measure", f"The audit could not be carried out: {reason} This says nothing about the risk."
+        )
+    if not evidence.matched:
+        return _say(
+            "not_matched",
+            f"{row.name!r} has AUC {interval(row.auc)}, but members and non-members were asked about on different "
+            "graphs: what tells them apart may be the question and not the model. Ask both on the same graph.",
         )
     blinding = _as_good_as(evidence)
     if blinding is not None:

@@ -26,7 +26,7 @@ from repromia.result import Kind
 from repromia.signals import Scores, TokenSignals
 
 Of = Literal["target", "reference"]
-Modality = Literal["language", "diffusion", "classifier"]
+Modality = Literal["language", "diffusion", "classifier", "graph"]
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Chosen:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 SELF_REFERENCE = "wbc:reference=noise_and_repair"  # needs no second model: part of the attack list `default`
-COPIES = "rmia:reference=noise_and_repair"  # the same for classifiers
+COPIES = "rmia:reference=noise_and_repair"  # of classifiers; copies of graph models do not forget (docs/results)
 TEXT_BANK = "probe_bank:preset=text_only"  # what an endpoint allows
 _REGISTRY: dict[tuple[str, str], Attack] = {}
 
@@ -213,7 +213,9 @@ def attack(
 def registry(modality: Modality = "language") -> dict[str, Attack]:
     """Attacks on a kind of model by name: this package's, other packages' entry points', and what came since."""
     _import_all()
-    return {name: one for (kind, name), one in sorted(_REGISTRY.items()) if kind == modality}
+    shared = ("classifier", "graph") if modality == "graph" else (modality,)  # its own come last, and win
+    found = {name: one for own in shared for (kind, name), one in _REGISTRY.items() if kind == own}
+    return dict(sorted(found.items()))
 
 
 @cache

@@ -18,6 +18,8 @@ def run_demo(out: Path, *, modality: str = "language", model: str = "small", see
     """Prepare data and models under `out`, audit them, say what command that was."""
     if modality == "classifier":
         return _classifier_demo(out, seed)
+    if modality == "graph":
+        return _graph_demo(out, seed)
     from repromia.demo.language import ATTACKS, prepare
 
     console = Console()
@@ -81,6 +83,36 @@ def _classifier_demo(out: Path, seed: int) -> int:
         f"  repromia audit --model {config.model} --weights {config.weights} --members {files.members} "
         f"--nonmembers {files.nonmembers} --class-field folder --shadow-training {config.shadow_training} "
         f"--shadow-models {SHADOWS} --out {config.out}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    return audit_command(config, console)
+
+
+def _graph_demo(out: Path, seed: int) -> int:
+    from repromia.demo.graph import prepare
+
+    console = Console()
+    console.print("Training a small graph network on a graph of handwritten digits, and then shadow models like it …")
+    files = prepare(out, seed=seed)
+    config = AuditConfig(
+        model="repromia.demo.graph:build",
+        weights=str(files.weights),
+        graph=str(files.graph),
+        members=Path("members"),
+        nonmembers=Path("nonmembers"),
+        shadow_training="repromia.demo.graph:train",
+        shadow_models=SHADOWS,
+        out=out / "audit",
+        fprs=(0.05, 0.01),
+        program_permutations=1,
+        seed=seed,
+    )
+    console.print("Auditing it, as you would audit your own model:")
+    console.print(
+        f"  repromia audit --model {config.model} --weights {config.weights} --graph {config.graph} --members members "
+        f"--nonmembers nonmembers --shadow-training {config.shadow_training} --shadow-models {SHADOWS} "
+        f"--out {config.out}",
         soft_wrap=True,
         highlight=False,
     )

@@ -25,7 +25,11 @@ class Target(Protocol):
     """What every target can do, whatever kind of model it is."""
 
     name: str
-    modality: Any  # see `repromia.attacks.Modality`
+
+    @property
+    def modality(self) -> Any:
+        """What kind of model it is (see `repromia.attacks.Modality`)."""
+        ...
 
     @property
     def asked(self) -> int:
@@ -84,7 +88,9 @@ def only_labels(target: Target) -> bool:
 
 def takes_captions(target: Target) -> bool:
     """Whether the model is asked with a caption (or class) beside each image, or scored on it."""
-    return target.modality == "classifier" or bool(getattr(getattr(target, "denoiser", None), "conditional", False))
+    return target.modality in ("classifier", "graph") or bool(
+        getattr(getattr(target, "denoiser", None), "conditional", False)
+    )
 
 
 def weights_of(target: Target, program: str) -> LanguageModel:

@@ -7,7 +7,7 @@ the target's own answers on mixtures of records brings the task back.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from repromia.programs.queries import Augmented, classifier_behind
 from repromia.records import Records
 from repromia.signals import ClassSignals, ReferenceSignals, stack
 from repromia.targets.classifier import Classifier
+from repromia.targets.nodes import Nodes, Seen
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,11 @@ class RepairedCopies:
         if model.module is None or not model.differentiable:
             raise AttackError(
                 "noise_and_repair needs weights that can be noised.",
-                expected="a torch module of images or numbers that answers with logits",
+                expected="a torch module of images, numbers or nodes that answers with logits",
                 found=model.describe()["architecture"],
             )
         inputs = model.encode(self.binding.fit.records.contents, self.binding.fit.records.ids).inputs
-        assert isinstance(inputs, Tensor)  # noqa: S101 — of a differentiable model
+        assert not isinstance(inputs, list)  # noqa: S101 — of a differentiable model
         generator = torch.Generator().manual_seed(1000 * self.binding.seed + number)
         module = copy.deepcopy(model.module)
         matrices = [weight for weight in module.parameters() if weight.dim() >= 2 and weight.is_floating_point()]
@@ -116,7 +117,7 @@ class RepairedCopies:
         return noised
 
     def _repair(
-        self, noised: Classifier, model: Classifier, inputs: Tensor, generator: torch.Generator
+        self, noised: Classifier, model: Classifier, inputs: Tensor | Nodes, generator: torch.Generator
     ) -> tuple[float, float]:
         """The divergence from the target (KL, nats a record) on the first batch and on the last."""
         assert noised.module is not None  # noqa: S101 — it was just made
@@ -134,7 +135,7 @@ class RepairedCopies:
         module.train()  # batch statistics are brought back too
         with self.binding.progress.step("repairing a noised copy", plan.steps) as bar:
             for _ in range(plan.steps):
-                mixed = mixture(inputs, plan.batch, generator)
+                mixed = _mixed(inputs, plan.batch, generator)
                 with model.asking():
                     wanted = model.logits(mixed).log_softmax(1)
                 with torch.enable_grad():
@@ -149,6 +150,22 @@ class RepairedCopies:
                 bar.advance()
         module.eval().requires_grad_(False)
         return (trace[0], trace[-1]) if trace else (0.0, 0.0)
+
+
+def _mixed(inputs: Tensor | Nodes, count: int, generator: torch.Generator) -> Tensor | Nodes:
+    return mixed_graph(inputs, generator) if isinstance(inputs, Nodes) else mixture(inputs, count, generator)
+
+
+def mixed_graph(nodes: Nodes, generator: torch.Generator) -> Nodes:
+    """All the nodes, on their graphs with the features of every node mixed with another's."""
+    return replace(nodes, graphs=tuple(_mixed_features(one, generator) for one in nodes.graphs))
+
+
+def _mixed_features(graph: Seen, generator: torch.Generator) -> Seen:
+    count = len(graph.features)
+    other = torch.randperm(count, generator=generator)
+    share = (0.3 + 0.4 * torch.rand(count, 1, generator=generator)).to(graph.features.dtype)
+    return replace(graph, features=share * graph.features + (1 - share) * graph.features[other])
 
 
 def mixture(inputs: Tensor, count: int, generator: torch.Generator) -> Tensor:

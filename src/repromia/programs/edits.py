@@ -12,7 +12,7 @@ import numpy as np
 
 from repromia.errors import AttackError
 from repromia.programs import Fixed, Target, text_target
-from repromia.records import Chat, Completion, Content, Example, Picture, Records, TableRow, as_text
+from repromia.records import Chat, Completion, Content, Example, Node, Picture, Records, TableRow, as_text
 from repromia.signals import TokenSignals
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def edited(content: Content, edit: Callable[[str], str]) -> Content:
             return edit(content)
         case Example(text, label):
             return Example(edit(text), label)
-        case Picture() | TableRow():
+        case Picture() | TableRow() | Node():
             raise AttackError("Only texts can be edited as text.")
         case Chat(turns):
             return Chat(tuple((role, edit(text)) for role, text in turns))

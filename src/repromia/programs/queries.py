@@ -1,9 +1,12 @@
-"""Fixed changes of what a classifier is asked about: pixels in [0, 1], words, or the numbers of a row."""
+"""Fixed changes of what a classifier is asked about: pixels in [0, 1], words, or the numbers of a row.
+
+Those of graphs are in `repromia.programs.graph_queries`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import numpy as np
@@ -20,6 +23,7 @@ from repromia.records import Records
 from repromia.signals import ClassSignals
 from repromia.targets.classifier import Classifier
 from repromia.targets.inputs import Inputs
+from repromia.targets.nodes import Nodes
 
 Pixels = Float[Tensor, "record channel height width"]
 
@@ -38,7 +42,7 @@ class Query(Fixed):
     @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds of inputs that can be changed so."""
-        return ("image", "text", "table")
+        return ("image", "text", "table", "node")
 
     @property
     def identity(self) -> Program:
@@ -92,10 +96,13 @@ class ImageQuery(Query):
 
 @dataclass(frozen=True)
 class Augmented(Query):
-    """Of images: as they are, mirrored, and moved by a pixel in four directions; of others: as they are."""
+    """Of images: as they are, mirrored, and moved by a pixel in four directions; of nodes: as they are, and without
+    their neighbours; of others: as they are."""
 
     def changed(self, inputs: Inputs) -> Sequence[Inputs]:
-        """Six variants, or one; the first is the record itself."""
+        """Six variants, two, or one; the first is the record itself."""
+        if isinstance(inputs, Nodes):
+            return (inputs, replace(inputs, hops=0))
         if not isinstance(inputs, Tensor) or inputs.ndim != 4:
             return (inputs,)
         moved = [shifted(inputs, x, y) for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1))]
@@ -211,7 +218,8 @@ class LowerCase(Query):
 
     def changed(self, inputs: Inputs) -> Sequence[Inputs]:
         """One."""
-        return ([str(one).lower() for one in inputs],)
+        assert isinstance(inputs, list)  # noqa: S101 — texts are
+        return ([one.lower() for one in inputs],)
 
 
 @dataclass(frozen=True)
@@ -229,7 +237,8 @@ class DroppedWords(Query):
     def changed(self, inputs: Inputs) -> Sequence[Inputs]:
         """One variant a draw."""
         at_least(1, draws=self.draws)
-        return [[self._without(str(one), draw) for one in inputs] for draw in range(self.draws)]
+        assert isinstance(inputs, list)  # noqa: S101 — texts are
+        return [[self._without(one, draw) for one in inputs] for draw in range(self.draws)]
 
     def _without(self, text: str, draw: int) -> str:
         words = text.split()

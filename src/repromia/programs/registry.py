@@ -46,6 +46,10 @@ def plans(modality: str) -> dict[str, type[Any]]:
         from repromia.programs.classifier import PLANS as CLASSIFIER
 
         return CLASSIFIER
+    if modality == "graph":
+        from repromia.programs.graph import PLANS as GRAPH
+
+        return GRAPH
     return PLANS
 
 

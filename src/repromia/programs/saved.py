@@ -79,6 +79,10 @@ def parse_program(value: dict[str, Any]) -> Any:
         from repromia.programs.overlay import parse_overlay
 
         return parse_overlay(value)
+    if value["kind"] == "feature_prompt":
+        from repromia.programs.feature_prompt import parse_feature_prompt
+
+        return parse_feature_prompt(value)
     return parse_soft_prompt(value)
 
 

@@ -18,6 +18,7 @@ from repromia.records import Content, class_of
 from repromia.signals import ClassSignals
 from repromia.targets.fingerprint import add_weights
 from repromia.targets.inputs import Images, Inputs, Reader
+from repromia.targets.nodes import NodeForward, Nodes
 
 Answer = Literal["logits", "probabilities", "top_k", "label"]
 LEAST = float(np.log(np.float64(1e-45)))  # of a probability that was rounded to 0 (as in LiRA's code)
@@ -77,10 +78,19 @@ class Classifier:
     asked: int = field(default=0, compare=False)
     _fingerprint: str = field(default="", compare=False)
     _batch: Batch | None = field(default=None, compare=False, repr=False)
-    _checked: bool = field(default=False, compare=False, repr=False)
+    _checked: frozenset[bool] = field(default=frozenset(), compare=False, repr=False)
 
-    modality = "classifier"
     has_adapter = False
+
+    @property
+    def modality(self) -> Literal["classifier", "graph"]:
+        """Nodes of a graph are asked in ways of their own."""
+        return "graph" if self.reader.kind == "node" else "classifier"
+
+    @property
+    def part_records(self) -> int:
+        """Records that are asked at a time: on a whole graph one forward pass answers for all."""
+        return 2**20 if self.reader.kind == "node" else 1024
 
     def __post_init__(self) -> None:
         if self.answer not in get_args(Answer):
@@ -118,7 +128,7 @@ class Classifier:
 
     def refresh(self) -> None:
         """Forget what depends on the weights: a live model may have been trained on since."""
-        self._fingerprint, self._batch, self._checked = "", None, False
+        self._fingerprint, self._batch, self._checked = "", None, frozenset()
 
     def describe(self) -> dict[str, Any]:
         """What a reader of the report needs to know about this model."""
@@ -139,9 +149,9 @@ class Classifier:
 
     def with_module(self, module: torch.nn.Module, name: str) -> Classifier:
         """The same classifier with other weights. Raises TargetError where they are not behind a plain forward."""
-        if not isinstance(self.forward, ModuleForward):
+        if not isinstance(self.forward, ModuleForward | NodeForward):
             raise TargetError("The weights of this classifier cannot be exchanged.", expected="a torch module")
-        forward = replace(self.forward, module=module)
+        forward: Callable[[Any], Any] = replace(self.forward, module=module)
         return replace(self, forward=forward, module=module, name=name, asked=0, _fingerprint="", _batch=None)
 
     def check_same_inputs(self, other: Classifier) -> None:
@@ -205,7 +215,7 @@ class Classifier:
             )
         return ClassSignals(logprobs.astype(np.float32), logprobs.argmax(axis=1).astype(np.int64), label)
 
-    def logits(self, inputs: Tensor) -> Tensor:
+    def logits(self, inputs: Tensor | Nodes) -> Tensor:
         """One forward pass of a module, differentiable where gradients are on."""
         self.asked += len(inputs)
         found: Tensor = self.forward(inputs.to(self.device))
@@ -218,7 +228,7 @@ class Classifier:
             while at < len(inputs):
                 some = inputs[at : at + self.batch]
                 try:
-                    answer = self.forward(some.to(self.device) if isinstance(some, Tensor) else some)
+                    answer = self.forward(some if isinstance(some, list) else some.to(self.device))
                 except TargetError:
                     raise
                 except Exception as error:  # a model of others may raise anything
@@ -298,7 +308,8 @@ class Classifier:
 
     def _check_steady(self, inputs: Inputs) -> None:
         """Asks a few records again, in other batches: equal answers, or an error that says so."""
-        if self._checked or self.random or not len(inputs):
+        apart = isinstance(inputs, Nodes) and inputs.apart  # what is steady on a whole graph may not be so side by side
+        if apart in self._checked or self.random or not len(inputs):
             return
         some = inputs[:PROBED]
         order = [*range(0, len(some), 2), *range(1, len(some), 2)]  # other neighbours, however small the batches
@@ -307,7 +318,7 @@ class Classifier:
             whole = self._rows(some)
             self.batch = max(1, min(size, (len(some) + 1) // 2))
             parts = np.empty_like(whole)
-            parts[order] = self._rows(some[order] if isinstance(some, Tensor) else [some[at] for at in order])
+            parts[order] = self._rows([some[at] for at in order] if isinstance(some, list) else some[order])
         finally:
             self.asked, self.batch = spent, size
         if not _alike(whole, parts):
@@ -317,7 +328,7 @@ class Classifier:
                 found="other answers to the same records in other batches",
                 hint="switch dropout and batch statistics off in its forward; or declare it random (random=True)",
             )
-        self._checked = True
+        self._checked |= {apart}
 
     @contextmanager
     def asking(self) -> Iterator[None]:

@@ -20,11 +20,12 @@ from torch import Tensor
 
 from repromia.class_records import class_name
 from repromia.errors import TargetError
-from repromia.records import Content, Example, Picture, Records, TableRow
+from repromia.records import Content, Example, Node, Picture, Records, TableRow
 from repromia.targets.classifier import Answer, Classifier, ModuleForward
 from repromia.targets.classifier_files import fill, load_estimator, load_huggingface, refuse_pickle
 from repromia.targets.fingerprint import tokenizer_state
 from repromia.targets.inputs import Images, Inputs, Reader, Rows, Texts
+from repromia.targets.nodes import WHOLE, NodeForward, NodeReader, Nodes
 from repromia.targets.pixels import Resize
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -40,7 +41,7 @@ class ClassifierOptions:
     logits, estimators with probabilities; functions must say. weights: a safetensors file for a module that was built.
     resize: auto is the model's own, else crop. random: answers may differ from call to call. pixels, channels: side
     and channels of images; 0: the model's own, else those of the first record. mean, std: a channel each, of pixels in
-    [0, 1]; empty: the model's own, else none.
+    [0, 1]; empty: the model's own, else none. hops, neighbours: of nodes, see `repromia.targets.nodes.NodeReader`.
     """
 
     classes: tuple[str, ...] = ()
@@ -56,6 +57,8 @@ class ClassifierOptions:
     channels: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    hops: int = WHOLE
+    neighbours: int = 0
 
     def __post_init__(self) -> None:
         if self.answer not in ("", *get_args(Answer)):
@@ -114,7 +117,7 @@ class EstimatorForward:
 
     def __call__(self, inputs: Inputs) -> Any:
         """Probabilities in double precision, or predicted names."""
-        given = inputs.cpu().numpy() if isinstance(inputs, Tensor) else list(inputs)
+        given = as_given(inputs)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "X does not have valid feature names")  # records have none
             answer = np.asarray((self.estimator.predict if self.label else self.estimator.predict_proba)(given))
@@ -136,7 +139,13 @@ class FunctionForward:
 
     def __call__(self, inputs: Inputs) -> Any:
         """What it returns."""
-        return self.function(inputs.cpu().numpy() if isinstance(inputs, Tensor) else list(inputs))
+        return self.function(as_given(inputs))
+
+
+def as_given(inputs: Inputs) -> Any:
+    """Inputs as code of others takes them: an array, or a list of texts."""
+    assert not isinstance(inputs, Nodes)  # noqa: S101 — modules alone are asked about nodes
+    return inputs.cpu().numpy() if isinstance(inputs, Tensor) else list(inputs)
 
 
 def load_classifier(
@@ -190,6 +199,12 @@ def wrap_classifier(
     first = records.contents[0] if records is not None and len(records) else None
     if isinstance(model, Classifier):
         return model
+    if isinstance(first, Node) and not isinstance(model, torch.nn.Module):
+        raise TargetError(
+            "Nodes of a graph are asked of torch modules only.",
+            expected="a module called as (x, edge_index) or (x, edge_index, edge_weight)",
+            found=type(model).__name__,
+        )
     if isinstance(model, torch.nn.Module):
         found = _of_module(model, first, options, tokenizer, name)
     elif not isinstance(model, type) and (hasattr(model, "predict_proba") or _could_predict(model)):
@@ -211,7 +226,8 @@ def wrap_classifier(
             found=model.__name__ + " (a class: make one of it)" if isinstance(model, type) else type(model).__name__,
         )
     found.classes = found.classes or options.classes
-    found.batch, found.random = options.batch, options.random
+    found.batch = found.batch if found.reader.kind == "node" else options.batch  # a whole graph answers at once
+    found.random = options.random
     return replace(found)  # checks the classes
 
 
@@ -238,6 +254,9 @@ def _of_module(
         state = blake2b(tokenizer_state(tokenizer).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
         reader = Texts(f"{state} {forward.limit}")
         return Classifier(forward, reader, classes, answer, module, kind, name)
+    if isinstance(first, Node):
+        nodes = NodeReader(first.graph.features.shape[1], options.hops, options.neighbours)
+        return Classifier(NodeForward(module), nodes, classes, answer, module, kind, name, batch=2**20)
     size, channels = getattr(config, "image_size", 0), getattr(config, "num_channels", 0)
     given = replace(
         options,

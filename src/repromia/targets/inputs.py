@@ -12,9 +12,10 @@ from torch import Tensor
 
 from repromia.errors import TargetError
 from repromia.records import Content, Example, Picture, TableRow
+from repromia.targets.nodes import Nodes
 from repromia.targets.pixels import Resize, fitted
 
-Inputs = Tensor | list[str]
+Inputs = Tensor | list[str] | Nodes
 
 
 @runtime_checkable  # shapes are checked in the test run

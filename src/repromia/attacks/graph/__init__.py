@@ -1,0 +1,1 @@
+"""Attacks on models of nodes in a graph, beside those on classifiers."""
