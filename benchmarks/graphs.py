@@ -3,7 +3,9 @@
     python -m benchmarks.graphs --data ../shared/data/planetoid --graphs cora citeseer --out /tmp/graphs
 
 Both sides are asked on the whole graph. With --asymmetric the protocol of older papers instead: members on the graph of
-the members alone; passive attacks and blind baselines only. Audits that were finished are read back.
+the members alone; passive attacks and blind baselines only; with --per-class 90 --others 630 also the sampling of
+Olatunji et al. on Cora (100 and 600 on CiteSeer): as many members of each class, non-members from all the rest.
+Audits that were finished are read back.
 """
 
 from __future__ import annotations
@@ -28,11 +30,23 @@ ATTACKS = ("default", "probe_bank:preset=full", "reprogram:prompts=5", "reprogra
 PASSIVE = ("loss", "confidence", "entropy", "modified_entropy")
 
 
-def audit(path: Path, kind: str, seed: int, shadows: int, out: Path, *, asymmetric: bool) -> AuditResult:
+def drawn(labels: tuple[str, ...], seed: int, per_class: int, others: int) -> tuple[np.ndarray, np.ndarray]:
+    """Members and non-members: halves by lot, or as many members of each class and some of the rest."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    if not per_class:
+        return order[: len(order) // 2], order[len(order) // 2 :]
+    own = np.array(labels)[order]
+    members = np.concatenate([order[own == one][:per_class] for one in sorted(set(labels))])
+    rest = order[~np.isin(order, members)]
+    return members, rest[:others]
+
+
+def audit(
+    path: Path, kind: str, seed: int, shadows: int, out: Path, *, asymmetric: bool, sampling: tuple[int, int] = (0, 0)
+) -> AuditResult:
     """One target, trained here."""
     graph = read_graph(path)
-    order = np.random.default_rng(seed).permutation(len(graph.graph))
-    sides = order[: len(order) // 2], order[len(order) // 2 :]
+    sides = drawn(graph.labels, seed, *sampling)
     labelled = node_records(graph, *sides)
     taught = partial(train, kind=kind, classes=len(set(graph.labels)))
     target = repromia.classifier(taught(labelled.members(), seed), labelled)
@@ -62,13 +76,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--shadows", type=int, default=8)
     parser.add_argument("--asymmetric", action="store_true")
+    parser.add_argument("--per-class", type=int, default=0)
+    parser.add_argument("--others", type=int, default=630)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
     for name, kind in product(given.graphs, given.kinds):
         results = {
             f"seed {seed}": audit(
-                given.data / f"{name}.npz", kind, seed, given.shadows, given.out, asymmetric=given.asymmetric
+                given.data / f"{name}.npz",
+                kind,
+                seed,
+                given.shadows,
+                given.out,
+                asymmetric=given.asymmetric,
+                sampling=(given.per_class, given.others),
             )
             for seed in given.seeds
         }

@@ -15,7 +15,20 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small models gain nothing, and two test runs would fight over cores
 
 install_import_hook(
-    [f"repromia.{name}" for name in ("signals", "metrics", "heads", "targets", "attacks")], "beartype.beartype"
+    [
+        f"repromia.{name}"
+        for name in (
+            "signals",
+            "metrics",
+            "heads",
+            "targets",
+            "attacks",
+            "graph_files",
+            "graph_records",
+            "blind_graphs",
+        )
+    ],
+    "beartype.beartype",
 )
 
 from small import SmallModels, small_models  # noqa: E402 — after the hook, so that shapes are checked

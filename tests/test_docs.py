@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import repromia as repromia_package
 from diffusion_models import SIZE, ddpm
 from test_cli import FEW, QUICK, on_disk, repromia  # noqa: F401 — on_disk is a fixture
 
@@ -65,12 +67,51 @@ def test_the_readme_command_for_classifiers_runs_as_printed(tmp_path: Path) -> N
             Image.fromarray(pixels).save(tmp_path / side / str(row % 10) / f"{row}.png")
     (tmp_path / "mymodel.py").write_text(MYMODEL)
     save_file(build().state_dict(), tmp_path / "model.safetensors")
-    *_, command = re.findall(r"^repromia (audit --model .*)$", README, flags=re.MULTILINE)
+    (command,) = re.findall(r"^repromia (audit --model .*--class-field.*)$", README, flags=re.MULTILINE)
     assert f"repromia {command}" in (ROOT / "docs" / "classifiers.md").read_text(encoding="utf-8")
     quick = ("--shadow-models=2", "--attacks=loss,rmia,lira_offline", "--bootstrap=200")
     done = repromia(*shlex.split(command), *quick, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "audit" / "report.html").is_file()
+
+
+GRAPH_MODEL = """
+from repromia.demo.graph import build, train as full
+
+def train(records, seed):
+    import repromia.demo.graph as demo
+    demo.EPOCHS = 5
+    return full(records, seed)
+"""
+
+
+def test_the_readme_command_for_graphs_runs_as_printed(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from repromia.demo.graph import build, digits_graph
+
+    graph = digits_graph(0)
+    masks = {"train_mask": graph.masks["members"], "test_mask": graph.masks["nonmembers"]}
+    repromia_package.save_graph(replace(graph, masks=masks), tmp_path / "graph.npz")
+    (tmp_path / "mymodel.py").write_text(GRAPH_MODEL)
+    save_file(build().state_dict(), tmp_path / "model.safetensors")
+    (command,) = re.findall(r"^repromia (audit --model .*--graph.*)$", README, flags=re.MULTILINE)
+    assert f"repromia {command}" in (ROOT / "docs" / "graphs.md").read_text(encoding="utf-8")
+    quick = ("--shadow-models=2", "--attacks=loss,rmia,hop_posteriors", "--bootstrap=200")
+    done = repromia(*shlex.split(command), *quick, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "audit" / "report.html").is_file()
+
+
+def test_a_dataset_of_torch_geometric_becomes_a_file_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "graphs.md").read_text("utf-8"), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/graphs.md", "exec"), {})  # noqa: S102
+    mask = np.load("graph.npz")["train_mask"]
+    records = repromia_package.load_nodes("graph.npz", "train_mask", [node for node in range(34) if not mask[node]])
+    assert len(records) == 34
 
 
 def test_the_readme_python_runs_as_printed(
@@ -88,7 +129,7 @@ def test_the_readme_python_runs_as_printed(
 
 
 def test_every_linked_file_exists() -> None:
-    for name in ("README.md", "CONTRIBUTING.md", "docs/diffusion.md", "docs/classifiers.md"):
+    for name in ("README.md", "CONTRIBUTING.md", "docs/diffusion.md", "docs/classifiers.md", "docs/graphs.md"):
         text = (ROOT / name).read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (ROOT / name).parent.joinpath(target).is_file(), target
@@ -114,5 +155,13 @@ def test_the_diffusion_demo_ends_in_a_report(tmp_path: Path) -> None:
 def test_the_classifier_demo_ends_in_a_report(tmp_path: Path) -> None:
     """About a minute and a half of one core."""
     done = repromia("demo", "classifier", "--out", "demo", folder=tmp_path, timeout=1500)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "demo" / "audit" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_graph_demo_ends_in_a_report(tmp_path: Path) -> None:
+    """Less than a minute of one core."""
+    done = repromia("demo", "graph", "--out", "demo", folder=tmp_path, timeout=1500)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "demo" / "audit" / "report.html").is_file()
