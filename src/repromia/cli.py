@@ -105,6 +105,79 @@ def check(
 
 
 @app.command
+def split(
+    data: str,
+    *,
+    out: Path,
+    holdout: float = 0.5,
+    seed: int = 0,
+    group: str = "",
+    text: str = "",
+    class_field: str = "",
+    image: str = "",
+    canaries: int = 0,
+    canary_template: str = "{canary}",
+) -> int:
+    """Draw by lot, before training, who is trained on: an audit then measures the model, and can bound epsilon.
+
+    Parameters
+    ----------
+    data
+        File or folder of images with all records.
+    out
+        New folder for members, nonmembers and manifest.json.
+    holdout
+        Chance of each record to be left out; bounds on epsilon need 0.5.
+    seed
+        Decides the lots.
+    group
+        Field that ties records together; they share a lot.
+    text
+        Field that holds the text; found by itself where it is clear.
+    class_field
+        Field that holds the class.
+    image
+        Field that holds the image.
+    canaries
+        Made-up records to plant, of which about half are inserted among the members.
+    canary_template
+        Text of a canary, with {canary} where its random part goes.
+    """
+    from repromia.split import split_command
+
+    return split_command(
+        data,
+        out=out,
+        holdout=holdout,
+        seed=seed,
+        group=group,
+        text=text,
+        class_field=class_field,
+        image=image,
+        canaries=canaries,
+        canary_template=canary_template,
+    )
+
+
+@app.command
+def compare(runs: list[Path], /, *, out: Path | None = None, seed: int = 0) -> int:
+    """Compare finished audits on the same records: before and after a defence, unlearning, another checkpoint.
+
+    Parameters
+    ----------
+    runs
+        Folders of audits; the first is the baseline.
+    out
+        Folder for compare.html and compare.json.
+    seed
+        Decides the resampling.
+    """
+    from repromia.compare import compare_command
+
+    return compare_command(runs, out=out, seed=seed)
+
+
+@app.command
 def demo(
     modality: Literal["language", "diffusion", "classifier", "graph"] = "language",
     *,

@@ -41,6 +41,12 @@ class Settings(BaseModel):
     program_permutations: int = Field(
         2, ge=0, description="Programs learned again on permuted labels (each costs as much as the first)."
     )
+    manifest: str = Field(
+        "",
+        description="manifest.json of `repromia split`, or its folder: membership was drawn by lot before training, so "
+        "that epsilon can be bounded from below.",
+    )
+    delta: float = Field(1e-5, ge=0, lt=1, description="Delta of the bounds on epsilon.")
     controls: bool = Field(True, description="Run null target and permuted labels. Blind baselines always run.")
 
     @field_validator("fprs")

@@ -8,6 +8,7 @@ from repromia.errors import one_line
 from repromia.result import (
     AttackResult,
     BlindResult,
+    EpsilonFigures,
     Finding,
     Gain,
     NullTarget,
@@ -27,8 +28,11 @@ def other_findings(
     records: RecordsSummary,
     headline: str = "",
     families: Sequence[ProbeFamily] = (),
+    epsilon: EpsilonFigures | None = None,
 ) -> Iterator[Finding]:
     """Warnings and notes, the most important first."""
+    if epsilon is not None:
+        yield _epsilon(epsilon)
     yield from (_failed(row) for row in rows if row.status == "failed")
     for one in blind:
         if one.cross_validated_auc.low > 0.5:
@@ -42,6 +46,20 @@ def other_findings(
     yield from (_reprogramming(row, gains) for row in rows if row.kind == "reprogrammed" and row.auc)
     yield from _families(families)
     yield from _record_findings(rows, records)
+
+
+def _epsilon(found: EpsilonFigures) -> Finding:
+    if found.status == "not_available":
+        return Finding(code="no_epsilon", level="note", sentence=f"No bound on epsilon: {found.reason}.")
+    one = found.bounds[0]
+    part = "" if found.complete else " Not all that was drawn was audited: whoever chose must not have known the draw."
+    return Finding(
+        code="epsilon",
+        level="note",
+        sentence=f"Membership was drawn by lot: at {one.confidence:.0%} confidence the training was not (epsilon, "
+        f"{found.delta:g})-differentially private for any epsilon below {one.epsilon:.2f} ({found.attack!r}, bound "
+        f"{one.name!r}).{part}",
+    )
 
 
 def _families(families: Sequence[ProbeFamily]) -> Iterator[Finding]:

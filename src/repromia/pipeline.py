@@ -23,6 +23,7 @@ from repromia.metrics import RocCurve, roc_curve
 from repromia.programs import Binding, Identity, Target, has_weights, only_labels, takes_captions
 from repromia.programs.registry import plan_for, plans
 from repromia.provenance import versions
+from repromia.randomised import epsilon_figures
 from repromia.records import LabelledRecords, Records, matched
 from repromia.result import (
     AttackResult,
@@ -122,6 +123,10 @@ def run_audit(
     blind, blind_scores = blind_results(kept, judge, settings.seed, captions=takes_captions(target))
     scores |= blind_scores
     headline = _headline(rows, settings)
+    known = scores.get(headline.name) if headline else None
+    epsilon = epsilon_figures(
+        settings.manifest, labelled, judge, (headline.name if headline else "", known), settings.delta
+    )
     null, null_scores = _null(chosen, (reference, null_reference), where, judge, settings)
     rivals = {one.name: one.rival for one in supervised} | {name: rival for name, _, rival in transferred}
     gains = tuple(paired_gains(rows, scores, chosen, views, judge, blind, headline, rivals))
@@ -129,7 +134,9 @@ def run_audit(
     permuted = tuple(_permuted(chosen, supervised, views, judge, settings))
     findings = (
         verdict(Evidence(headline, rows, blind, gains, null, matched(kept))),
-        *other_findings(rows, gains, blind, null, permuted, summary, headline.name if headline else "", families),
+        *other_findings(
+            rows, gains, blind, null, permuted, summary, headline.name if headline else "", families, epsilon
+        ),
     )
     result = AuditResult(
         status="complete_with_failures" if any(row.status == "failed" for row in rows) else "complete",
@@ -146,6 +153,7 @@ def run_audit(
         blind=blind,
         null_target=null,
         permuted=permuted,
+        epsilon=epsilon,
         findings=findings,
         exposed=_exposed(headline, scores, judge),
         exposed_by=headline.name if headline else "",

@@ -38,10 +38,16 @@ def audit_key(
                 settings.attacks, reference=others[0] is not None, modality=target.modality, captions=True
             )
         ],
+        _digests([_manifest(settings.manifest)]) if settings.manifest else [],
         _digests([Path(settings.transfer_from) / part for part in ("heads", "programs")])
         if settings.transfer_from
         else [],
     )
+
+
+def _manifest(given: str) -> Path:
+    path = Path(given)
+    return path / "manifest.json" if path.is_dir() else path
 
 
 def _named_files(chosen: Chosen) -> list[str]:

@@ -197,6 +197,28 @@ class Exposed(Figures):
     nonmember_share: float
 
 
+class EpsilonFigure(Figures):
+    """At `confidence`, the training is not (e, delta)-differentially private for any e below `epsilon` (nats)."""
+
+    name: str
+    epsilon: float
+    confidence: float
+    assumes: str
+    source: str
+
+
+class EpsilonFigures(Figures):
+    """Lower bounds on epsilon from one attack's scores, or why there are none. complete: all that was drawn was
+    audited."""
+
+    status: Literal["measured", "not_available"]
+    reason: str
+    attack: str = ""
+    delta: float = 0.0
+    complete: bool = False
+    bounds: tuple[EpsilonFigure, ...] = ()
+
+
 class AuditResult(Figures):
     """Everything an audit found. Written as `result.json`."""
 
@@ -215,6 +237,7 @@ class AuditResult(Figures):
     blind: tuple[BlindResult, ...]
     null_target: NullTarget
     permuted: tuple[Permuted, ...]
+    epsilon: EpsilonFigures = EpsilonFigures(status="not_available", reason="written before epsilon was measured")
     findings: tuple[Finding, ...]
     exposed: tuple[Exposed, ...]
     exposed_by: str

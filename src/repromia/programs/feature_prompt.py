@@ -190,8 +190,8 @@ def load_feature_prompt(path: Path) -> FeaturePrompt:
     try:
         weights = load_file(path)["weights"]
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        parts = () if not weights.size else (1 if weights.shape[1] == 1 else 2,)
-        if weights.size and (weights.ndim != 3 or weights.shape[:1] != parts or not np.isfinite(weights).all()):
+        fits = weights.ndim == 3 and len(weights) == (1 if weights.shape[1] == 1 else 2)
+        if weights.size and not (fits and np.isfinite(weights).all()):  # of the identity there are none
             raise ValueError(f"weights of shape {weights.shape} are no finite prompts")
         return _prompt(weights, about)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:

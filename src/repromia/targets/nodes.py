@@ -202,7 +202,7 @@ class NodeForward:
         return answer
 
 
-Found = tuple[Int[Tensor, " here"], Int[Tensor, " some"], Int[Tensor, "2 edge"], Int[Tensor, " edge"]]
+Found = tuple[Int[Tensor, " here"], Int[Tensor, " some"], Int[Tensor, "2 used"], Int[Tensor, " used"]]
 
 
 def neighbourhoods(edges: Int[Tensor, "2 edge"], count: int, number: Int[Tensor, " some"], hops: int) -> Found:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from repromia.attacks import Ask, AskReferences, attack
-from repromia.attacks.classifier._references import FLOOR, check_option, inside, outside
+from repromia.attacks.classifier._references import FLOOR, check_option, inside, outside, scaled_logits
 from repromia.signals import ClassSignals, ReferenceSignals, Scores
 
 ROWS = 20_000  # answers of shadow models to learn on
@@ -37,13 +37,16 @@ def hop_posteriors(
     inside(references)
     outside(references)
     kept = {"both": [0, 1], "whole": [0], "alone": [1]}[queries]
+    ours, theirs = scaled_logits(variants, references, "all")
     logs = references.logprob[:, :, kept].astype(np.float64)
-    learned = np.concatenate([logs, references.scaled_logit[:, :, kept]], axis=2).reshape(-1, 2 * len(kept))
-    asked = [variants[at] for at in kept]
-    own = np.stack([one.logprob for one in asked] + [one.scaled_logit for one in asked], axis=1)
+    learned = np.concatenate([logs, theirs[:, :, kept]], axis=2).reshape(-1, 2 * len(kept))
+    own = np.concatenate([np.stack([variants[at].logprob for at in kept], axis=1), ours[:, kept]], axis=1)
+    member = references.inside.ravel()
+    order = np.lexsort((member, *learned.T))  # whatever the order of records and models
+    learned, member = learned[order], member[order]
     centre, spread = learned.mean(axis=0), learned.std(axis=0)
     learned, own = ((one - centre) / np.where(spread > FLOOR, spread, 1.0) for one in (learned, own))
-    return _log_odds(learned, references.inside.ravel(), own, seed)
+    return _log_odds(learned, member, own, seed)
 
 
 def _log_odds(

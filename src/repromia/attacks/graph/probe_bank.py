@@ -44,7 +44,7 @@ def specs(options: dict[str, Any]) -> tuple[str, ...]:
 def probe_bank(bank: Annotated[Features, AskBank()], *, preset: str = "small", programs: str = "") -> Features:
     """Scaled logits under each program beside the passive scores, for a logistic head.
 
-    preset: small (9 answers a node) or full (30). programs: another bank, such as
+    preset: small (9 answers a node) or full (29). programs: another bank, such as
     `hops/far=0+dropped_edges/share=0.5`.
     """
     return bank

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.ensemble import RandomForestClassifier
+
+import repromia
+from repromia.records import LabelledRecords
+from repromia.result import AuditResult
+from repromia.split import SplitOptions, split
+
+
+def _drawn(folder: Path, holdout: float = 0.5) -> LabelledRecords:
+    """Rows of digits, drawn by lot."""
+    digits = load_digits(return_X_y=True)
+    columns = {f"pixel{at}": digits[0][:700, at] for at in range(64)}
+    polars.DataFrame({**columns, "digit": digits[1][:700]}).write_csv(folder / "digits.csv")
+    split(str(folder / "digits.csv"), folder / "drawn", SplitOptions(holdout, seed=3, class_field="digit"))
+    drawn = folder / "drawn"
+    return repromia.load_records(str(drawn / "members.csv"), str(drawn / "nonmembers.csv"), class_field="digit")
+
+
+def _audited(records: LabelledRecords, manifest: Path) -> AuditResult:
+    members = records.members().contents
+    forest = RandomForestClassifier(20, bootstrap=False, random_state=0)
+    forest.fit([one.values for one in members], [int(one.label) for one in members])  # type: ignore[union-attr]
+    audit = partial(repromia.audit, repromia.classifier(forest, records), records)
+    return audit(attacks=("loss",), headline="loss", fprs=(0.05,), bootstrap=200, manifest=str(manifest))
+
+
+def test_an_audit_of_what_was_drawn_bounds_epsilon(tmp_path: Path) -> None:
+    records = _drawn(tmp_path)
+    found = _audited(records, tmp_path / "drawn").epsilon
+    assert found.status == "measured"
+    assert found.complete
+    assert {one.name for one in found.bounds} == {"one_run", "rates", "gaussian_one_run", "gaussian_rates"}
+    assert found.bounds[0].epsilon > 1  # a forest of unbounded trees knows its records by heart
+
+
+def test_the_same_scores_of_others_bound_nothing(tmp_path: Path) -> None:
+    """Labels drawn anew tell nothing: .05 of such audits may find a bound above 0."""
+    records = _drawn(tmp_path)
+    other = np.random.default_rng(5).permutation(records.member)
+    found = _audited(LabelledRecords(records.records, other), tmp_path / "drawn")
+    assert found.epsilon.status == "not_available"
+    assert "other side" in found.epsilon.reason
+    assert [one.code for one in found.findings].count("no_epsilon") == 1
+
+
+@pytest.mark.parametrize("holdout", [0.3])
+def test_coins_that_are_not_fair_bound_nothing(tmp_path: Path, holdout: float) -> None:
+    found = _audited(_drawn(tmp_path, holdout), tmp_path / "drawn").epsilon
+    assert found.status == "not_available"
+    assert "0.3" in found.reason
