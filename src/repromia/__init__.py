@@ -95,14 +95,15 @@ def shadow_models(
     """
     from functools import partial
 
-    from repromia.shadows import TrainedShadows
+    from repromia.shadows import TrainedShadows, classes_of
     from repromia.targets.classifiers import ClassifierOptions, wrap_classifier
 
     reader = target.reader
     around = {name: getattr(reader, name) for name in ("hops", "neighbours") if reader.kind == "node"}
-    like = ClassifierOptions(classes=target.classes, **around)
+    classes = classes_of(target, records.records)
+    like = ClassifierOptions(classes=classes, **around)
     wrap = partial(wrap_classifier, records=records.records.take([0]), options=like, name="shadow model")
-    return TrainedShadows(train, wrap, count, classes=target.classes, **options)
+    return TrainedShadows(train, wrap, count, classes=classes, **options)
 
 
 def endpoint_model(url: str, model: str, **options: Any) -> EndpointModel:

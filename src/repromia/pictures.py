@@ -184,8 +184,11 @@ def _captions(table: Table, field: str, options: _Options) -> list[str]:
     """A caption for each row: of the named field, else of the only field that could be one, else none at all."""
     name = options.caption
     if name is not None:
-        if name != FOLDER or table.unit != FILE:
-            require_field(table, name, "caption")
+        if table.unit != FILE:
+            require_field(table, name, "caption or class")
+        elif name != FOLDER:
+            hint = f"name one of the fields found, or {FOLDER}: the name of the folder that each image lies in"
+            require_field(table, name, "caption or class", hint)
     else:
         aside = {field, options.label, options.group, "id"}
         found = [one for one in fields_of(table) if one.lower() in CAPTION_NAMES and one not in aside]

@@ -128,7 +128,7 @@ def _is_name(name: str) -> bool:
     return re.fullmatch(r"[\w.+-]{1,40}", name) is not None
 
 
-def require_field(table: Table, name: str, what: str) -> None:
+def require_field(table: Table, name: str, what: str, hint: str = "name one of the fields found") -> None:
     """Raises RecordsError where no row has this field."""
     columns = fields_of(table)
     if name in columns:
@@ -138,7 +138,7 @@ def require_field(table: Table, name: str, what: str) -> None:
         f"{table.source}: there is no {what} field {name!r}",
         expected=repr(name),
         found=shown_names(columns),
-        hint=f"did you mean {near[0]!r}?" if near else "name one of the fields found",
+        hint=f"did you mean {near[0]!r}?" if near else hint,
     )
 
 

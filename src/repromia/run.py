@@ -197,24 +197,22 @@ def shadow_models(config: AuditConfig, target: Target, records: Records) -> Shad
     """Shadow models as the configuration names them: to be trained, or in a folder."""
     if not config.shadow_training and not config.shadow_folder:
         return None
+    from repromia.shadows import TrainedShadows, classes_of
     from repromia.targets.classifier import Classifier
     from repromia.targets.classifiers import wrap_classifier
 
     if not isinstance(target, Classifier):
         raise ConfigError("Shadow models are trained for classifiers only.", found=target.modality)
-    options = replace(_classifier_options(config), classes=target.classes, weights="")
+    classes = classes_of(target, records)
+    options = replace(_classifier_options(config), classes=classes, weights="")
     one = records.take([0])
     if config.shadow_folder:
         from repromia.shadow_files import SavedShadows
 
         load = partial(_load_shadow, model=config.model, options=options, records=one)
-        return SavedShadows(Path(config.shadow_folder), load, target.classes)
-    from repromia.shadows import TrainedShadows
-
+        return SavedShadows(Path(config.shadow_folder), load, classes)
     wrap = partial(wrap_classifier, records=one, options=replace(options, answer=""), name="shadow model")
-    return TrainedShadows(
-        config.shadow_training, wrap, config.shadow_models, config.seed, target.classes, config.cluster
-    )
+    return TrainedShadows(config.shadow_training, wrap, config.shadow_models, config.seed, classes, config.cluster)
 
 
 def _load_shadow(path: Path, *, model: str, options: ClassifierOptions, records: Records) -> Classifier:
@@ -281,7 +279,8 @@ def _scores_parquet(done: Audit) -> bytes:
 
     import polars
 
-    columns: dict[str, Any] = {"id": done.records.ids, "role": done.roles, "member": done.member}
+    known = {"id": done.records.ids, "role": done.roles, "member": done.member, "group": done.records.groups}
+    columns: dict[str, Any] = known
     buffer = io.BytesIO()
     polars.DataFrame({**columns, **done.scores}).write_parquet(buffer)
     return buffer.getvalue()

@@ -142,6 +142,7 @@ def _columns(inside: np.ndarray, ids: np.ndarray, records: Records) -> Bool[np.n
             "Some records are not in some shadow models and out of others.",
             expected="each record inside about half of them",
             found=f"{everywhere} records in all, {nowhere} in none of {len(found)} models",
+            hint="leave these records out of the audit, or name models of which some were trained without them",
         )
     return found
 

@@ -21,12 +21,12 @@ from jaxtyping import Bool
 
 from repromia.cluster import Unit, named, one_thread, run_units, said
 from repromia.errors import ConfigError, RecordsError, RepromiaError, TargetError
-from repromia.programs.queries import Augmented
+from repromia.programs.queries import Augmented, Query
 from repromia.progress import Progress
 from repromia.records import Records
 from repromia.signals import ReferenceSignals, stack
 from repromia.store import Store, code_digest, digest
-from repromia.targets.classifier import Classifier
+from repromia.targets.classifier import PROBED, Classifier
 from repromia.targets.fingerprint import add_weights
 
 Train = Callable[[Records, int], Any]  # records to train on, and a seed: a fitted model
@@ -105,7 +105,9 @@ class TrainedShadows:
         try:
             _check_halves(inside[None])
             with one_thread(), seeded(seed):
-                return _trained(train, self.wrap, records.take(np.flatnonzero(inside)), seed, self.classes)
+                found = _trained(train, self.wrap, records.take(np.flatnonzero(inside)), seed, self.classes)
+            Query().ask(found, records.take(range(min(PROBED, len(records)))))  # whether it can be asked at all
+            return found
         except Exception as error:
             raise named("The null model", error) from error
 
@@ -128,6 +130,13 @@ class TrainedShadows:
         """All different: one a model, and the null model's."""
         found = np.random.default_rng([self.seed, 1]).choice(2**31, self.count + 1, replace=False)
         return [int(one) for one in found]
+
+
+def classes_of(target: Classifier, records: Records) -> tuple[str, ...]:
+    """The target's classes. Of a module that does not name them they are counted when it answers: it is asked."""
+    if not target.classes:
+        Query().ask(target, records.take(range(min(PROBED, len(records)))))
+    return target.classes
 
 
 def _check_halves(inside: Bool[np.ndarray, "model record"]) -> None:

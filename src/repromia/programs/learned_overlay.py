@@ -14,8 +14,19 @@ from torch import Tensor
 from repromia.errors import AttackError
 from repromia.learn import at_most
 from repromia.metrics import auc
-from repromia.programs import Binding, Target
-from repromia.programs.overlay import DRAWS, Answers, Overlay, figure, images_of, load_overlay, overlaid, size_of, voted
+from repromia.programs import Binding, Target, at_least
+from repromia.programs.overlay import (
+    DRAWS,
+    Answers,
+    Overlay,
+    Where,
+    figure,
+    images_of,
+    load_overlay,
+    overlaid,
+    size_of,
+    voted,
+)
 from repromia.records import LabelledRecords, content_digest
 from repromia.signals import Scores
 from repromia.targets.classifier import Classifier
@@ -32,9 +43,9 @@ class LearnedOverlay:
     where: additive, coarse, border or affine. bound: largest value added, in 255ths. recipe: contrast scores
     2 s(x) - s(changed x), paper scores s(changed x); s is the scaled logit (answers=scores) or the share of noised
     copies that get the record's class (answers=labels). optimiser: auto takes gradients where the target has some;
-    spsa with the gains of BlackVIP (Oh et al. 2023, arXiv 2303.14773); cma for at most 512 weights. budget: most
-    answers of the target about single records while learning, of fit and select together, plain and changed; no step
-    that would exceed it is begun; 0: no limit.
+    spsa with the gains of BlackVIP (Oh et al. 2023, arXiv 2303.14773), its estimate of the gradient scaled to an RMS
+    of 1; cma for at most 512 weights. budget: most answers of the target about single records while learning, of fit
+    and select together, plain and changed; no step that would exceed it is begun; 0: no limit.
     """
 
     learns: ClassVar[bool] = True
@@ -80,7 +91,10 @@ class LearnedOverlay:
         )
 
     def _check(self) -> None:
+        at_least(1, steps=self.steps, per_class=self.per_class)
+        at_least(0, bound=self.bound, rate=self.rate, budget=self.budget)
         for name, value, known in (
+            ("change", self.where, get_args(Where)),
             ("recipe", self.recipe, ("contrast", "paper")),
             ("answers", self.answers, get_args(Answers)),
             ("optimiser", self.optimiser, get_args(Optimiser)),
@@ -91,11 +105,14 @@ class LearnedOverlay:
 
 def _learn(plan: LearnedOverlay, model: Classifier, binding: Binding) -> tuple[np.ndarray, dict[str, Any]]:
     by, before = _optimiser(plan, model), model.asked
+    _, channels, side = model.reader.shape
+    shape = size_of(plan.where, (channels, side, side))
+    if by == "cma":
+        _check_size(int(np.prod(shape)))
     sides = at_most(binding.fit, plan.per_class, binding.seed), binding.select
     _check_budget(plan, *map(len, sides))
     fit, select = (_Side(plan, model, one) for one in sides)
     generator = torch.Generator().manual_seed(binding.seed)
-    shape = size_of(plan.where, tuple(fit.pixels.shape[1:]))  # type: ignore[arg-type]
     start = 0.1 * torch.randn(shape, generator=generator)
     price = _price(plan, by, start.numel(), len(fit.member), len(select.member))
     best, best_auc = np.zeros(0, dtype=np.float32), auc(select.plain, select.member)
@@ -167,6 +184,17 @@ def _generation(size: int) -> int:
     return 4 + int(3 * np.log(size))  # as CMA-ES has it by itself
 
 
+def _check_size(weights: int) -> None:
+    """Raises AttackError for more than CMA-ES can hold."""
+    if weights > LARGEST_CMA:
+        raise AttackError(
+            "There are too many weights for CMA-ES.",
+            expected=f"at most {LARGEST_CMA}",
+            found=str(weights),
+            hint="where=coarse or where=affine have few; or optimiser=spsa",
+        )
+
+
 class _Side:
     """Records of known membership as the classifier sees them, and their scores under some weights."""
 
@@ -222,7 +250,7 @@ def _by_gradient(fit: _Side, start: Tensor, generator: torch.Generator) -> Itera
 
 
 def _by_spsa(fit: _Side, start: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
-    """Two-sided differences along random directions, a_k = rate / (k + 1)^.4, c_k = .1 / (k + 1)^.1."""
+    """Two-sided differences along random directions, steps of size a_k = rate / (k + 1)^.4, c_k = .1 / (k + 1)^.1."""
     weights, step = start.clone(), 0
     while True:
         pull = torch.zeros_like(weights)
@@ -232,26 +260,24 @@ def _by_spsa(fit: _Side, start: Tensor, generator: torch.Generator) -> Iterator[
             side = torch.where(torch.rand(weights.shape, generator=generator) < 0.5, -size, size)
             slope = (fit.loss(weights + reach * side) - fit.loss(weights - reach * side)) / (2 * reach)
             pull += slope / side / SPSA_AVERAGES
-        weights = weights - rate * pull
+        weights = weights - rate * pull / pull.square().mean().sqrt().clamp(min=1e-12)  # whatever the loss's scale
         step += 1
         yield weights.clone()
 
 
 def _by_cma(fit: _Side, start: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
     """One generation of CMA-ES a step (the package `cma`)."""
-    if start.numel() > LARGEST_CMA:
-        raise AttackError(
-            "There are too many weights for CMA-ES.",
-            expected=f"at most {LARGEST_CMA}",
-            found=str(start.numel()),
-            hint="where=coarse or where=affine have few; or optimiser=spsa",
-        )
     try:
         import cma
     except ImportError as error:
         raise AttackError("CMA-ES needs the package cma.", hint="pip install 'repromia[classifier]'") from error
-    seed = int(torch.randint(1, 2**31 - 1, (1,), generator=generator))
-    given = {"seed": seed, "verbose": -9, "popsize": _generation(start.numel())}
+    normal = np.random.default_rng(int(torch.randint(1, 2**31 - 1, (1,), generator=generator)))
+    given = {  # draws of its own: by itself it would seed and use numpy's global generator
+        "seed": np.nan,
+        "randn": lambda *size: normal.standard_normal(size),
+        "verbose": -9,
+        "popsize": _generation(start.numel()),
+    }
     search = cma.CMAEvolutionStrategy(start.flatten().double().numpy(), 0.5, given)
     while True:
         found = search.ask()

@@ -1,0 +1,94 @@
+"""A small graph network audited end to end, with shadow models trained on parts of the same graph."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import repromia
+from graph_models import INSIDE, LABELS, OUTSIDE, graph, model, network, trained
+from repromia.records import LabelledRecords, Node, Records
+from repromia.result import AuditResult
+
+ATTACKS = ("loss", "augmented", "rmia", "lira", "hop_posteriors", "reprogram:steps=5", "probe_bank")
+SETTINGS: dict[str, Any] = {"attacks": ATTACKS, "fprs": (0.05,), "bootstrap": 200, "program_permutations": 1}
+SEEN: list[Records] = []
+
+
+def train(records: Records, seed: int) -> Any:
+    SEEN.append(records)
+    torch.manual_seed(seed)
+    return trained(network("gcn"), np.array([one.number for one in records.contents if isinstance(one, Node)]), 100)
+
+
+def records_of(members: np.ndarray, nonmembers: np.ndarray) -> LabelledRecords:
+    arrays = {"x": graph().features, "edge_index": graph().edges, "y": np.array(LABELS)}
+    return repromia.load_nodes(arrays, members, nonmembers)
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[AuditResult, Path]:
+    records = records_of(INSIDE, OUTSIDE)
+    target = repromia.classifier(model("gcn"), records)
+    shadows = repromia.shadow_models(train, target, records, count=4, train_key="graph")  # SEEN changes its own
+    out = tmp_path_factory.mktemp("audit")
+    SEEN.clear()
+    result = repromia.audit(target, records, shadows=shadows, out=out, **SETTINGS)
+    asked, learned = target.asked, len(SEEN)
+    again = repromia.audit(target, records, shadows=shadows, out=out, **SETTINGS)
+    assert again == result
+    assert (target.asked, len(SEEN)) == (asked, learned)
+    return result, out
+
+
+def test_every_attack_is_measured_with_shadows_and_a_null_model(audited: tuple[AuditResult, Path]) -> None:
+    result, out = audited
+    assert {row.name: row.reason for row in result.attacks if row.status != "measured"} == {}
+    names = {row.name for row in result.attacks}
+    assert {*ATTACKS, "same_supervision", "same_supervision:references=true"} <= names
+    assert result.null_target.status == "measured"
+    assert {row.name for row in result.null_target.rows if row.status == "measured"} == names
+    assert result.null_target.joint_p is not None
+    for name in ("report.html", "scores.parquet", "result.json"):
+        assert (out / name).is_file()
+    page = (out / "report.html").read_text()
+    assert all(name.split(":")[0] in page for name in names)
+    assert list((out / "programs").glob("*.safetensors"))  # the learned prompt
+
+
+def test_the_leak_is_found_and_not_in_the_null_model(audited: tuple[AuditResult, Path]) -> None:
+    """On 280 eval nodes the AUC without a leak has a deviation of .035: beyond 4 of them once in 16,000 audits an
+    attack. With this seed lira has .73 and hop_posteriors .70."""
+    result, _ = audited
+    areas = {row.name: row.auc.estimate for row in result.attacks if row.auc is not None}
+    assert min(areas["lira"], areas["hop_posteriors"]) > 0.5 + 4 * 0.035
+    for row in result.null_target.rows:
+        assert row.auc is not None
+        assert abs(row.auc.estimate - 0.5) < 4 * 0.035
+
+
+def test_shadows_see_nodes_without_membership_in_balanced_halves(audited: tuple[AuditResult, Path]) -> None:
+    """Four shadows and the null model; every node in two of the four."""
+    assert len(SEEN) == 5
+    assert all(type(one) is Records for one in SEEN)
+    names = [name for one in SEEN[:4] for name in one.ids]
+    assert {names.count(name) for name in names} == {2}
+    assert len(set(names)) == audited[0].records.n_members + audited[0].records.n_nonmembers
+
+
+def test_the_result_tells_how_nodes_were_asked(audited: tuple[AuditResult, Path]) -> None:
+    _, out = audited
+    written = json.loads((out / "result.json").read_text())
+    assert "nodes of 64 features, asked on the whole graph" in json.dumps(written["target"])
+
+
+def test_neighbourhoods_of_the_target_are_those_of_its_shadows() -> None:
+    records = records_of(INSIDE[:30], OUTSIDE[:30])
+    target = repromia.classifier(model("gcn"), records, hops=1, neighbours=3)
+    shadows: Any = repromia.shadow_models(train, target, records, count=2)
+    assert shadows.wrap(network("gcn")).reader == target.reader
