@@ -36,7 +36,7 @@ def test_the_readme_command_for_diffusion_models_runs_as_printed(tmp_path: Path)
             pixels = generator.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / side / f"{row}.png")
     ddpm().save_pretrained(tmp_path / "ddpm-pipeline")
-    _, command, _ = re.findall(r"^repromia (audit --model .*)$", README, flags=re.MULTILINE)
+    _, command, *_ = re.findall(r"^repromia (audit --model .*)$", README, flags=re.MULTILINE)
     assert f"repromia {command}" in (ROOT / "docs" / "diffusion.md").read_text(encoding="utf-8")
     done = repromia(*shlex.split(command), "--attacks=shift_contrast,sima", "--bootstrap=200", folder=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from repromia.heads import STRENGTHS, Features, fit_head, fit_stack, fit_with
+from repromia.heads import STRENGTHS, UNCUT, Features, fit_head, fit_stack, fit_with
 from repromia.metrics import auc
 from repromia.sealed import SealedLabels
 
@@ -99,5 +99,6 @@ def test_a_stack_weighs_what_helps_and_leaves_out_what_does_not() -> None:
     head = fit_stack(odds, member)
     assert head.weights[0] > 0
     assert head.weights[1] == 0
-    alone = fit_with(odds[:, :1], member, 1.0)
+    alone = fit_with(odds[:, :1], member, 1.0, UNCUT)
     assert head.weights[0] == pytest.approx(alone.weights[0])
+    assert len(np.unique(head(odds))) == len(odds)  # no ties at the top

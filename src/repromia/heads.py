@@ -29,6 +29,7 @@ class Shape:
 
 
 SHAPE = Shape()
+UNCUT = Shape(reach=float("inf"))  # of log-odds, whose features were cut: cut again, the best records would tie
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def fit_stack(odds: Features, member: Bool[np.ndarray, " record"]) -> Head:
     """
     kept = np.ones(odds.shape[1], dtype=bool)
     while kept.any():
-        found = fit_with(odds[:, kept], member, 1.0)
+        found = fit_with(odds[:, kept], member, 1.0, UNCUT)
         if (found.weights >= 0).all():
             weights = np.zeros(len(kept))
             weights[kept] = found.weights
@@ -108,8 +109,8 @@ def fit_stack(odds: Features, member: Bool[np.ndarray, " record"]) -> Head:
         kept[np.flatnonzero(kept)[found.weights < 0]] = False
     else:
         weights = np.ones(len(kept))
-    every = fit_with(odds, member, 1.0)
-    return Head(every.centre, every.spread, weights, 0.0, 1.0)
+    every = fit_with(odds, member, 1.0, UNCUT)
+    return Head(every.centre, every.spread, weights, 0.0, 1.0, UNCUT)
 
 
 def _splits(
