@@ -7,17 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from hashlib import blake2b
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt64
-from torch import Tensor
 
 from repromia.errors import AttackError
 from repromia.programs import at_least
 from repromia.programs.queries import Query
+from repromia.targets.drawn import codes, uniform
 from repromia.targets.inputs import Inputs
 from repromia.targets.nodes import Nodes, Seen
 
@@ -156,37 +153,5 @@ def _noised(graphs: Sequence[Seen], level: float, draw: int) -> tuple[Seen, ...]
 def _without(graph: Seen, share: float, draw: int) -> Seen:
     code = codes(graph.features)
     source, destination = graph.edges.numpy()
-    kept = torch.from_numpy(_uniform(code[source] + code[destination], draw) >= share)
+    kept = torch.from_numpy(uniform(code[source] + code[destination], draw) >= share)
     return replace(graph, edges=graph.edges[:, kept], weights=None if graph.weights is None else graph.weights[kept])
-
-
-def codes(features: Float[Tensor, "node feature"]) -> UInt64[np.ndarray, " node"]:
-    """A number a node, drawn by its features."""
-    return _codes(_Same(features))
-
-
-@dataclass(frozen=True, eq=False)
-class _Same:
-    features: Tensor
-
-    def __hash__(self) -> int:
-        return id(self.features)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.features is self.features
-
-
-@lru_cache(maxsize=8)
-def _codes(of: _Same) -> UInt64[np.ndarray, " node"]:
-    rows = of.features.numpy()
-    drawn = [int.from_bytes(blake2b(row.tobytes(), digest_size=8).digest()) for row in rows]
-    return np.array(drawn, dtype=np.uint64)
-
-
-def _uniform(code: UInt64[np.ndarray, " edge"], draw: int) -> Float[np.ndarray, " edge"]:
-    """Numbers in [0, 1) by code (the finaliser of SplitMix64)."""
-    mixed = code + np.uint64((0x9E3779B97F4A7C15 * (draw + 1)) % 2**64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    found: Float[np.ndarray, " edge"] = ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
-    return found

@@ -19,6 +19,7 @@ from torch import Tensor
 from repromia.errors import TargetError
 from repromia.graphs import Graph
 from repromia.records import Content, Node
+from repromia.targets.drawn import Same, codes, uniform
 
 WHOLE = -1  # hops: no neighbourhood is cut out
 VALUES = 20_000_000  # features of all neighbourhoods that are held at a time
@@ -138,11 +139,13 @@ class NodeReader:
 
 @lru_cache(maxsize=8)
 def seen(graph: Graph, neighbours: int = 0) -> Seen:
-    """A graph as tensors. neighbours: of a node's incoming edges at most so many, drawn by lot, the same every time."""
+    """A graph as tensors. neighbours: of a node's incoming edges at most so many, drawn by the features of
+    both ends, the same every time."""
     kept = np.arange(graph.edges.shape[1])
     if neighbours:
-        order = np.random.default_rng(0).permutation(graph.edges.shape[1])
-        order = order[np.argsort(graph.edges[1, order], kind="stable")]
+        code = codes(torch.from_numpy(graph.features))
+        source, destination = graph.edges
+        order = np.lexsort((uniform(code[source] + code[destination], 0), destination))
         reached = graph.edges[1, order]
         first = np.searchsorted(reached, reached)
         kept = np.sort(order[np.arange(len(order)) - first < neighbours])
@@ -245,30 +248,17 @@ def _expanded(
     return np.repeat(place, many), edge
 
 
-@dataclass(frozen=True)
-class _Key:
-    """A tensor as a key of a cache: the object itself."""
-
-    edges: Tensor
-
-    def __hash__(self) -> int:
-        return id(self.edges)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.edges is self.edges
-
-
 Sorted = tuple[Int[np.ndarray, " edge"], Int[np.ndarray, " start"], Int[np.ndarray, " edge"]]
 
 
 def _incoming(edges: Int[Tensor, "2 edge"], count: int) -> Sorted:
-    return _sorted(_Key(edges), count)
+    return _sorted(Same(edges), count)
 
 
 @lru_cache(maxsize=8)
-def _sorted(key: _Key, count: int) -> Sorted:
+def _sorted(edges: Same, count: int) -> Sorted:
     """Sources of the edges sorted by destination, where each destination's begin, and which edges they are."""
-    source, destination = key.edges.cpu().numpy()
+    source, destination = edges.tensor.cpu().numpy()
     which = np.argsort(destination, kind="stable")
     start = np.concatenate([[0], np.cumsum(np.bincount(destination, minlength=count))])
     return source[which], start, which
