@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -65,28 +67,8 @@ def _classifier_demo(out: Path, seed: int) -> int:
     console = Console()
     console.print("Training a small classifier on handwritten digits, and then shadow models like it …")
     files = prepare(out, seed=seed)
-    config = AuditConfig(
-        model="repromia.demo.classifier:build",
-        weights=str(files.weights),
-        members=files.members,
-        nonmembers=files.nonmembers,
-        class_field="folder",
-        shadow_training="repromia.demo.classifier:train",
-        shadow_models=SHADOWS,
-        out=out / "audit",
-        fprs=(0.05, 0.01),
-        program_permutations=1,
-        seed=seed,
-    )
-    console.print("Auditing it, as you would audit your own model:")
-    console.print(
-        f"  repromia audit --model {config.model} --weights {config.weights} --members {files.members} "
-        f"--nonmembers {files.nonmembers} --class-field folder --shadow-training {config.shadow_training} "
-        f"--shadow-models {SHADOWS} --out {config.out}",
-        soft_wrap=True,
-        highlight=False,
-    )
-    return audit_command(config, console)
+    sides = {"members": files.members, "nonmembers": files.nonmembers, "class_field": "folder"}
+    return _with_shadows("repromia.demo.classifier", files.weights, sides, out, seed, console)
 
 
 def _graph_demo(out: Path, seed: int) -> int:
@@ -95,25 +77,24 @@ def _graph_demo(out: Path, seed: int) -> int:
     console = Console()
     console.print("Training a small graph network on a graph of handwritten digits, and then shadow models like it …")
     files = prepare(out, seed=seed)
-    config = AuditConfig(
-        model="repromia.demo.graph:build",
-        weights=str(files.weights),
-        graph=str(files.graph),
-        members=Path("members"),
-        nonmembers=Path("nonmembers"),
-        shadow_training="repromia.demo.graph:train",
-        shadow_models=SHADOWS,
-        out=out / "audit",
-        fprs=(0.05, 0.01),
-        program_permutations=1,
-        seed=seed,
-    )
+    sides = {"graph": str(files.graph), "members": Path("members"), "nonmembers": Path("nonmembers")}
+    return _with_shadows("repromia.demo.graph", files.weights, sides, out, seed, console)
+
+
+def _with_shadows(
+    module: str, weights: Path, sides: Mapping[str, str | Path], out: Path, seed: int, console: Console
+) -> int:
+    """Audit what `module` builds and trains. sides: how the records are named on the command line."""
+    named: dict[str, Any] = {
+        "model": f"{module}:build",
+        "weights": str(weights),
+        **sides,
+        "shadow_training": f"{module}:train",
+        "shadow_models": SHADOWS,
+        "out": out / "audit",
+    }
+    config = AuditConfig(**named, fprs=(0.05, 0.01), program_permutations=1, seed=seed)
+    flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in named.items())
     console.print("Auditing it, as you would audit your own model:")
-    console.print(
-        f"  repromia audit --model {config.model} --weights {config.weights} --graph {config.graph} --members members "
-        f"--nonmembers nonmembers --shadow-training {config.shadow_training} --shadow-models {SHADOWS} "
-        f"--out {config.out}",
-        soft_wrap=True,
-        highlight=False,
-    )
+    console.print(f"  repromia audit {flags}", soft_wrap=True, highlight=False)
     return audit_command(config, console)
