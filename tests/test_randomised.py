@@ -10,6 +10,8 @@ from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 
 import repromia
+from repromia.cli import main
+from repromia.errors import RecordsError
 from repromia.records import LabelledRecords
 from repromia.result import AuditResult
 from repromia.split import SplitOptions, split
@@ -43,7 +45,6 @@ def test_an_audit_of_what_was_drawn_bounds_epsilon(tmp_path: Path) -> None:
 
 
 def test_the_same_scores_of_others_bound_nothing(tmp_path: Path) -> None:
-    """Labels drawn anew tell nothing: .05 of such audits may find a bound above 0."""
     records = _drawn(tmp_path)
     other = np.random.default_rng(5).permutation(records.member)
     found = _audited(LabelledRecords(records.records, other), tmp_path / "drawn")
@@ -57,3 +58,37 @@ def test_coins_that_are_not_fair_bound_nothing(tmp_path: Path, holdout: float) -
     found = _audited(_drawn(tmp_path, holdout), tmp_path / "drawn").epsilon
     assert found.status == "not_available"
     assert "0.3" in found.reason
+
+
+def test_a_manifest_that_is_not_there_ends_the_audit_before_it_asks_anything(tmp_path: Path) -> None:
+    records = _drawn(tmp_path)
+    with pytest.raises(RecordsError, match="expected"):
+        _audited(records, tmp_path / "nowhere")
+
+
+def test_the_commands_draw_and_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`split`, and `compare` of a forest that knows its records by heart with one of stumps."""
+    digits = load_digits(return_X_y=True)
+    rows = {f"pixel{at}": digits[0][:700, at] for at in range(64)}
+    polars.DataFrame({**rows, "digit": digits[1][:700]}).write_csv(tmp_path / "all.csv")
+    drawn = tmp_path / "drawn"
+    assert _exit(["split", str(tmp_path / "all.csv"), "--out", str(drawn), "--class-field", "digit"]) == 0
+    files = str(drawn / "members.csv"), str(drawn / "nonmembers.csv")
+    records = repromia.load_records(*files, class_field="digit")
+    members = records.members().contents
+    for name, depth in (("before", None), ("after", 1)):
+        forest = RandomForestClassifier(20, max_depth=depth, bootstrap=False, random_state=0)
+        forest.fit([one.values for one in members], [int(one.label) for one in members])  # type: ignore[union-attr]
+        audit = partial(repromia.audit, repromia.classifier(forest, records), records, manifest=str(drawn))
+        audit(attacks=("loss",), headline="loss", fprs=(0.05,), bootstrap=200, out=tmp_path / name)
+    capsys.readouterr()
+    compared = ["compare", str(tmp_path / "before"), str(tmp_path / "after"), "--out", str(tmp_path / "both")]
+    assert _exit(compared) == 0
+    assert "gives away less" in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "both" / "compare.html").is_file()
+
+
+def _exit(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)

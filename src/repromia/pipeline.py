@@ -23,7 +23,7 @@ from repromia.metrics import RocCurve, roc_curve
 from repromia.programs import Binding, Identity, Target, has_weights, only_labels, takes_captions
 from repromia.programs.registry import plan_for, plans
 from repromia.provenance import versions
-from repromia.randomised import epsilon_figures
+from repromia.randomised import drawn_by_lot, epsilon_figures
 from repromia.records import LabelledRecords, Records, matched
 from repromia.result import (
     AttackResult,
@@ -99,6 +99,7 @@ def run_audit(
     chosen = _chosen(settings, carried, models, shadows)
     _check_headline(chosen, carried, settings, models[0].modality)
     _check_references(models)
+    drawn = drawn_by_lot(settings.manifest, labelled)
     kept, duplicates = remove_duplicates(labelled, threshold=settings.near_duplicates)
     roles = assign_roles(kept, fit=settings.fit, select=settings.select, seed=settings.seed)
     judge = Judge(roles, settings.fprs, settings.bootstrap, settings.seed)
@@ -124,9 +125,7 @@ def run_audit(
     scores |= blind_scores
     headline = _headline(rows, settings)
     known = scores.get(headline.name) if headline else None
-    epsilon = epsilon_figures(
-        settings.manifest, labelled, judge, (headline.name if headline else "", known), settings.delta
-    )
+    epsilon = epsilon_figures(drawn, labelled, judge, (headline.name if headline else "", known), settings.delta)
     null, null_scores = _null(chosen, (reference, null_reference), where, judge, settings)
     rivals = {one.name: one.rival for one in supervised} | {name: rival for name, _, rival in transferred}
     gains = tuple(paired_gains(rows, scores, chosen, views, judge, blind, headline, rivals))

@@ -13,7 +13,7 @@ from repromia.epsilon import epsilon_bounds
 from repromia.errors import RepromiaError, one_line
 from repromia.evaluate import Judge
 from repromia.intervals import Labelled
-from repromia.manifest import check_manifest
+from repromia.manifest import DrawVerdict, check_manifest
 from repromia.records import LabelledRecords
 from repromia.result import EpsilonFigure, EpsilonFigures
 from repromia.signals import Scores
@@ -21,10 +21,19 @@ from repromia.signals import Scores
 NOT_DRAWN = "membership was not drawn by lot before training (`repromia split`), or no manifest says so (--manifest)"
 
 
+def drawn_by_lot(manifest: str, labelled: LabelledRecords) -> DrawVerdict | None:
+    """Whether the membership given is what a manifest drew; None where no manifest was named. Raises RecordsError."""
+    return check_manifest(Path(manifest), labelled) if manifest else None
+
+
 def epsilon_figures(
-    manifest: str, labelled: LabelledRecords, judge: Judge, headline: tuple[str, Scores | None], delta: float
+    drawn: DrawVerdict | None,
+    labelled: LabelledRecords,
+    judge: Judge,
+    headline: tuple[str, Scores | None],
+    delta: float,
 ) -> EpsilonFigures:
-    """Bounds for one attack's scores of all records, or why there are none. labelled: all that was given to audit.
+    """Bounds for one attack's scores of all records, or why there are none. labelled: what `drawn` is about.
 
     Threshold and number of guesses are chosen on select and measured on eval; records of one unit of the draw, and
     near-duplicates that were left on one side, count once.
@@ -34,9 +43,8 @@ def epsilon_figures(
     def without(reason: str) -> EpsilonFigures:
         return EpsilonFigures(status="not_available", reason=reason, attack=name, delta=delta)
 
-    if not manifest:
+    if drawn is None:
         return without(NOT_DRAWN)
-    drawn = check_manifest(Path(manifest), labelled)
     if not drawn.randomised:
         return without(f"the audited membership is not what the manifest drew: {drawn.reason}")
     if drawn.holdout != 0.5:
