@@ -198,6 +198,18 @@ def test_a_limit_of_neighbours_keeps_some_of_the_edges(most: int) -> None:
     assert target("gcn", neighbours=most).fingerprint != target("gcn").fingerprint != target("gcn", hops=2).fingerprint
 
 
+@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize("hops", [WHOLE, 2])
+def test_the_edges_kept_do_not_depend_on_numbers_of_nodes(most: int, hops: int) -> None:
+    of = weighted()
+    order = np.random.default_rng(1).permutation(COUNT)
+    other, called = turned(of, order), np.argsort(order)
+    named = tuple(Node(int(called[number]), str(LABELS[number]), other.digest, other) for number in SOME)
+    whole = ask(target("gcn", of, hops=hops, neighbours=most), nodes(SOME, of))
+    found = ask(target("gcn", other, hops=hops, neighbours=most), replace(nodes(SOME, of), contents=named))
+    np.testing.assert_allclose(found.logprobs, whole.logprobs, **NEAR)
+
+
 @pytest.mark.parametrize("options", [{"hops": -2}, {"neighbours": -1}])
 def test_neighbourhoods_that_there_are_none_of(options: dict[str, int]) -> None:
     with pytest.raises(TargetError, match="out of range"):

@@ -67,7 +67,11 @@ def _classifier_demo(out: Path, seed: int) -> int:
     console = Console()
     console.print("Training a small classifier on handwritten digits, and then shadow models like it …")
     files = prepare(out, seed=seed)
-    sides = {"members": files.members, "nonmembers": files.nonmembers, "class_field": "folder"}
+    sides: dict[str, str | Path] = {
+        "members": files.members,
+        "nonmembers": files.nonmembers,
+        "class_field": "folder",
+    }
     return _with_shadows("repromia.demo.classifier", files.weights, sides, out, seed, console)
 
 
@@ -77,7 +81,11 @@ def _graph_demo(out: Path, seed: int) -> int:
     console = Console()
     console.print("Training a small graph network on a graph of handwritten digits, and then shadow models like it …")
     files = prepare(out, seed=seed)
-    sides = {"graph": str(files.graph), "members": Path("members"), "nonmembers": Path("nonmembers")}
+    sides: dict[str, str | Path] = {
+        "graph": files.graph,
+        "members": Path("members"),
+        "nonmembers": Path("nonmembers"),
+    }
     return _with_shadows("repromia.demo.graph", files.weights, sides, out, seed, console)
 
 
