@@ -82,7 +82,7 @@ def _graph_demo(out: Path, seed: int) -> int:
     console.print("Training a small graph network on a graph of handwritten digits, and then shadow models like it …")
     files = prepare(out, seed=seed)
     sides: dict[str, str | Path] = {
-        "graph": files.graph,
+        "graph": str(files.graph),
         "members": Path("members"),
         "nonmembers": Path("nonmembers"),
     }
