@@ -181,6 +181,11 @@ class AuditConfig(Settings):
     request_budget: int = Field(
         0, ge=0, description="Most requests to the endpoint in this run, retries included; 0: no limit."
     )
+    slice: tuple[str, ...] = Field(
+        (),
+        description="Field of the records' table by which the headline attack is measured apart, such as language or "
+        "source; may be given several times. Bands of length and classes are measured anyway.",
+    )
     redact: bool = Field(False, description="Keep record texts out of the report; ids only.")
 
     @model_validator(mode="after")
