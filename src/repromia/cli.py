@@ -44,6 +44,10 @@ def audit(*, config: Annotated[AuditConfig, Parameter(name="*")]) -> int:
 
     A YAML file with the same names may come first (repromia audit config.yaml …); flags override it.
     """
+    if config.rotations > 1:
+        from repromia.rotations import rotated_command
+
+        return rotated_command(config)
     from repromia.run import audit_command
 
     return audit_command(config)
@@ -175,6 +179,27 @@ def compare(runs: list[Path], /, *, out: Path | None = None, seed: int = 0) -> i
     from repromia.compare import compare_command
 
     return compare_command(runs, out=out, seed=seed)
+
+
+@app.command
+def exposure(runs: list[Path], /, *, out: Path, attack: str = "", rate: float = 0.1) -> int:
+    """Rank members among non-members one by one: who can be named, and how many of the names would be wrong.
+
+    Parameters
+    ----------
+    runs
+        Folders of finished audits of the same model and records with other seeds, as audit --rotations makes them; of
+        one alone only the eval records are ranked.
+    out
+        Table to write, .csv or .parquet: p-value, q-value and expected false alarms of every record.
+    attack
+        Whose scores; empty: each audit's headline.
+    rate
+        Share of wrong names allowed.
+    """
+    from repromia.exposure_runs import exposure_command
+
+    return exposure_command(runs, out=out, attack=attack, rate=rate)
 
 
 @app.command

@@ -25,13 +25,13 @@ from repromia.intervals import delong, delong_difference, tpr_interval
 from repromia.metrics import auc, tpr_at_fpr
 from repromia.result import Estimate
 from repromia.store import write_atomic
+from repromia.verdict import DOUBTFUL
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 LEVEL = 0.05  # of all comparisons of one reading together (Bonferroni)
 POWER = 0.8
-DOUBTFUL = ("could_not_measure", "not_attributable", "not_separable_from_null", "shifted_data_no_null")
 
 
 @dataclass

@@ -181,6 +181,17 @@ class AuditConfig(Settings):
     request_budget: int = Field(
         0, ge=0, description="Most requests to the endpoint in this run, retries included; 0: no limit."
     )
+    slice: tuple[str, ...] = Field(
+        (),
+        description="Field of the records' table by which the headline attack is measured apart, such as language or "
+        "source; may be given several times. Bands of length and classes are measured anyway.",
+    )
+    rotations: int = Field(
+        1,
+        ge=1,
+        description="Audit so many times, with seeds seed, seed + 1, … and so other roles, in OUT/rotation-1 and so "
+        "on, and rank all members in OUT/exposure.csv; 6 leave 1 record in 1,000 out.",
+    )
     redact: bool = Field(False, description="Keep record texts out of the report; ids only.")
 
     @model_validator(mode="after")

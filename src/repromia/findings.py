@@ -15,8 +15,11 @@ from repromia.result import (
     Permuted,
     ProbeFamily,
     RecordsSummary,
+    SliceFigures,
 )
-from repromia.verdict import JOINT_LEVEL, interval, signed
+from repromia.verdict import DOUBTFUL, JOINT_LEVEL, interval, signed
+
+SLICES_SHOWN = 5
 
 
 def other_findings(
@@ -46,6 +49,29 @@ def other_findings(
     yield from (_reprogramming(row, gains) for row in rows if row.kind == "reprogrammed" and row.auc)
     yield from _families(families)
     yield from _record_findings(rows, records)
+
+
+def slice_findings(slices: Sequence[SliceFigures], headline: str) -> Iterator[Finding]:
+    """Kinds of records that are more exposed than the rest. headline: code of the first finding."""
+    tested = sum(one.auc is not None for one in slices)
+    flagged = [one for one in slices if one.more_exposed and one.auc is not None and one.auc.low > 0.5]
+    if not flagged:
+        return
+    shown = "; ".join(
+        f"{one.name} = {one.value} (AUC {interval(one.auc)}, {signed(one.difference)} against the rest)"
+        for one in flagged[:SLICES_SHOWN]
+        if one.auc is not None and one.difference is not None
+    )
+    more = f"; and {len(flagged) - SLICES_SHOWN} more" if len(flagged) > SLICES_SHOWN else ""
+    caution = (
+        " As the first sentence says, it may not be the model that tells them apart." if headline in DOUBTFUL else ""
+    )
+    yield Finding(
+        code="slice_more_exposed",
+        level="note",
+        sentence=f"More exposed than the other records, also when corrected for the {tested} slices tested: "
+        f"{shown}{more}.{caution}",
+    )
 
 
 def _epsilon(found: EpsilonFigures) -> Finding:

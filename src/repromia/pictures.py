@@ -125,7 +125,7 @@ def _join(members: tuple[Table, str, Path], nonmembers: tuple[Table, str, Path],
 def _records(source: tuple[Table, str, Path], prefix: str, options: _Options) -> tuple[Records, list[int]]:
     """The records of one source, and the rows they come from."""
     table, field, base = source
-    ids = _ids(table, prefix)
+    ids = names_of_images(table, prefix)
     groups = ids if options.group is None else names_of(table, options.group)
     captions = _captions(table, field, options)
     pictures: dict[int, Picture] = {}
@@ -151,7 +151,8 @@ def _records(source: tuple[Table, str, Path], prefix: str, options: _Options) ->
     return records, kept
 
 
-def _ids(table: Table, prefix: str) -> tuple[str, ...]:
+def names_of_images(table: Table, prefix: str) -> tuple[str, ...]:
+    """The ids of a table's records; prefix: m, n or r, of the side."""
     if not has_field(table, "id"):
         return tuple(f"{prefix}{row}" for row in range(len(table.rows)))
     names = names_of(table, "id")

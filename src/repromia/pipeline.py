@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repromia.attacks import Ask, Attack, Chosen, Modality, choose, parse
+from repromia.categories import Categories, slice_figures
 from repromia.config import Settings
 from repromia.controls import blind_results, null_target, permuted_head, permuted_program
 from repromia.duplicates import remove_duplicates
 from repromia.errors import AttackError, TargetError
 from repromia.evaluate import Judge, all_records, best_on_select
-from repromia.findings import other_findings
+from repromia.findings import other_findings, slice_findings
 from repromia.gains import null_gains, paired_gains, probe_families
 from repromia.metrics import RocCurve, roc_curve
 from repromia.programs import Binding, Identity, Target, has_weights, only_labels, takes_captions
@@ -88,11 +89,13 @@ def run_audit(
     progress: Progress,
     key: str = "",
     shadows: ShadowModels | None = None,
+    categories: Categories | None = None,
 ) -> Audit:
     """Audit a target against labelled records.
 
-    models: target, reference, second reference for the null target; shadows: of a classifier. Raises RepromiaError
-    where nothing can be measured at all; an attack that fails is a failed row.
+    models: target, reference, second reference for the null target; shadows: of a classifier; categories: kinds of
+    records to measure apart, beside length and class. Raises RepromiaError where nothing can be measured at all; an
+    attack that fails is a failed row.
     """
     began = time.perf_counter()
     carried = load_heads(Path(settings.transfer_from)) if settings.transfer_from else []
@@ -125,17 +128,19 @@ def run_audit(
     scores |= blind_scores
     headline = _headline(rows, settings)
     known = scores.get(headline.name) if headline else None
-    epsilon = epsilon_figures(drawn, labelled, judge, (headline.name if headline else "", known), settings.delta)
+    named = headline.name if headline else ""
+    epsilon = epsilon_figures(drawn, labelled, judge, (named, known), settings.delta)
+    sliced = slice_figures(named, known, judge, categories or {})
     null, null_scores = _null(chosen, (reference, null_reference), where, judge, settings)
     rivals = {one.name: one.rival for one in supervised} | {name: rival for name, _, rival in transferred}
     gains = tuple(paired_gains(rows, scores, chosen, views, judge, blind, headline, rivals))
     gains += null_gains(rows, scores, null_scores, judge, headline)
     permuted = tuple(_permuted(chosen, supervised, views, judge, settings))
+    first = verdict(Evidence(headline, rows, blind, gains, null, matched(kept)))
     findings = (
-        verdict(Evidence(headline, rows, blind, gains, null, matched(kept))),
-        *other_findings(
-            rows, gains, blind, null, permuted, summary, headline.name if headline else "", families, epsilon
-        ),
+        first,
+        *slice_findings(sliced, first.code),
+        *other_findings(rows, gains, blind, null, permuted, summary, named, families, epsilon),
     )
     result = AuditResult(
         status="complete_with_failures" if any(row.status == "failed" for row in rows) else "complete",
@@ -144,7 +149,7 @@ def run_audit(
         target=target.describe(),
         reference=_described(reference, shadows),
         records=summary,
-        headline=headline.name if headline else "",
+        headline=named,
         headline_rule="named beforehand" if settings.headline else "best AUC on the select role",
         attacks=rows,
         gains=gains,
@@ -155,7 +160,8 @@ def run_audit(
         epsilon=epsilon,
         findings=findings,
         exposed=_exposed(headline, scores, judge),
-        exposed_by=headline.name if headline else "",
+        exposed_by=named,
+        slices=sliced,
         views=views.cost_table(),
         seconds=round(time.perf_counter() - began, 2),
         config=settings.model_dump(mode="json"),

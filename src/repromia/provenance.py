@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,8 +22,12 @@ def audit_key(
     labelled: LabelledRecords,
     settings: Settings,
     shadows: str = "",
+    categories: Mapping[str, Mapping[str, str]] | None = None,
 ) -> str:
-    """Hash of everything that decides the result: the same key, the same audit. shadows: key of shadow models."""
+    """Hash of everything that decides the result: the same key, the same audit.
+
+    shadows: key of shadow models. categories: fields to slice by, with their values by id.
+    """
     return digest(
         "audit",
         code_digest(),
@@ -31,6 +35,7 @@ def audit_key(
         [one.fingerprint if one else "" for one in (target, *others)],
         labelled.records.digest(),
         labelled.member.tolist(),
+        [[field, sorted(values.items())] for field, values in (categories or {}).items()],
         settings.model_dump(mode="json"),
         [
             _named_files(one)

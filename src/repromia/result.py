@@ -197,6 +197,26 @@ class Exposed(Figures):
     nonmember_share: float
 
 
+class SliceFigures(Figures):
+    """The headline attack on one kind of eval records, and how its AUC differs from that of all others.
+
+    more_exposed, less_exposed: the difference is above (below) 0 also when corrected for all slices tested. Where there
+    are too few records: no figures, and `reason`.
+    """
+
+    attack: str
+    name: str  # the field: "characters", "class", or as asked for
+    value: str
+    n_members: int
+    n_nonmembers: int
+    reason: str = ""
+    auc: Estimate | None = None
+    tpr: TprAtFpr | None = None
+    difference: Estimate | None = None
+    more_exposed: bool = False
+    less_exposed: bool = False
+
+
 class EpsilonFigure(Figures):
     """At `confidence`, the training is not (e, delta)-differentially private for any e below `epsilon` (nats)."""
 
@@ -241,6 +261,7 @@ class AuditResult(Figures):
     findings: tuple[Finding, ...]
     exposed: tuple[Exposed, ...]
     exposed_by: str
+    slices: tuple[SliceFigures, ...] = ()
     views: tuple[dict[str, Any], ...]  # what was asked of the models and what it cost
     seconds: float
     config: dict[str, Any]

@@ -43,22 +43,34 @@ def audit_command(config: AuditConfig, console: Console | None = None) -> int:
 
 def audit_to_folder(config: AuditConfig, progress: Progress) -> AuditResult:
     """The result in config.out: read back when nothing has changed since, made (or finished) otherwise."""
+    from repromia.categories import read_categories
     from repromia.pipeline import run_audit
     from repromia.provenance import audit_key
 
     skipped: list[str] = []
     labelled = read_records(config, skipped.extend)
+    categories = read_categories(config, labelled.records)
     with Store(config.out).locked() as store:
         store.event("start", records=len(labelled), unreadable=len(skipped))
         models = _load_models(config, labelled, progress)
         shadows = shadow_models(config, models[0], labelled.records)
-        key = audit_key(models[0], models[1:], labelled, config.settings(), shadows.key if shadows else "")
+        hashed = shadows.key if shadows else ""
+        key = audit_key(models[0], models[1:], labelled, config.settings(), hashed, categories)
         finished = _finished(config.out, key)
         if finished is not None:
             store.event("already_finished")
             return finished
         settings = config.settings()
-        done = run_audit(models, labelled, settings, store=store, progress=progress, key=key, shadows=shadows)
+        done = run_audit(
+            models,
+            labelled,
+            settings,
+            store=store,
+            progress=progress,
+            key=key,
+            shadows=shadows,
+            categories=categories,
+        )
         if skipped:
             shown = ", ".join(skipped[:5]) + (", …" if len(skipped) > 5 else "")
             sentence = f"{len(skipped)} images could not be read and were left out: {shown}."

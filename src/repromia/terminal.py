@@ -26,7 +26,7 @@ def print_result(result: AuditResult, console: Console, *, report_path: Path | s
             if finding.level == level:
                 console.print(_text(console, label + finding.sentence, style))
     for finding in result.findings:
-        if finding.code.startswith("reprogramming"):
+        if finding.code.startswith(("reprogramming", "slice_")):
             console.print(_text(console, finding.sentence, ""))
     console.print(_text(console, _headline_figures(result), ""))
     console.print(_table(result, console))
@@ -120,6 +120,10 @@ def _remarks(result: AuditResult, fprs: tuple[float, ...]) -> list[str]:
     remarks = list(dict.fromkeys(refused))
     if any(cell.remark and cell.measured for _, cell in cells):
         remarks.append("* coarse, or too small to be told from chance: read it with its interval only")
+    tested = [one for one in result.slices if one.auc is not None]
+    if tested and not any(one.code == "slice_more_exposed" for one in result.findings):
+        names = ", ".join(dict.fromkeys(one.name for one in tested))
+        remarks.append(f"None of the {len(tested)} slices tested (by {names}) is more exposed than the other records")
     if not _has_null(result):
         remarks.append(f"Null target {words.failure(result.null_target.status, result.null_target.reason)}")
     return remarks

@@ -20,6 +20,9 @@ JOINT_LEVEL = 0.01
 TPR_LEVEL = 1 - 1 / 400
 UNAMBIGUOUS = ("loss", "naive", "reference")  # attacks whose sign cannot turn on an ordinary model
 
+# Headline findings after which no figure may be put down to the model.
+DOUBTFUL = ("could_not_measure", "not_matched", "not_attributable", "not_separable_from_null", "shifted_data_no_null")
+
 UNSEEN = ("file_properties",)  # blind baselines of what no model is given: names, formats and sizes of files
 
 
