@@ -31,6 +31,7 @@ __all__ = [
     "__version__",
     "audit",
     "classifier",
+    "defended",
     "diffusion_model",
     "endpoint_model",
     "language_model",
@@ -86,6 +87,17 @@ def classifier(
     return wrap_classifier(model, records=some, options=ClassifierOptions(**options), tokenizer=tokenizer)
 
 
+def defended(target: Any, *defences: str) -> Any:
+    """The target behind defences such as "temperature:t=5" or "rounding:digits=2", the first nearest to the model.
+
+    A target of the same kind; give an audit's references the same defences (shadow models get the target's by
+    themselves). What exists: `repromia.defences`. Raises ConfigError.
+    """
+    from repromia.targets.defended import defended as behind
+
+    return behind(target, defences)
+
+
 def shadow_models(
     train: Any, target: Classifier, records: LabelledRecords, *, count: int = 16, **options: Any
 ) -> ShadowModels:
@@ -97,13 +109,14 @@ def shadow_models(
 
     from repromia.shadows import TrainedShadows, classes_of
     from repromia.targets.classifiers import ClassifierOptions, wrap_classifier
+    from repromia.targets.defended import behind_the_same
 
     reader = target.reader
     around = {name: getattr(reader, name) for name in ("hops", "neighbours") if reader.kind == "node"}
     classes = classes_of(target, records.records)
     like = ClassifierOptions(classes=classes, **around)
     wrap = partial(wrap_classifier, records=records.records.take([0]), options=like, name="shadow model")
-    return TrainedShadows(train, wrap, count, classes=classes, **options)
+    return TrainedShadows(train, behind_the_same(wrap, target), count, classes=classes, **options)
 
 
 def endpoint_model(url: str, model: str, **options: Any) -> EndpointModel:

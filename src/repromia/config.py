@@ -94,6 +94,11 @@ class AuditConfig(Settings):
     answer: Literal["", "logits", "probabilities", "top_k", "label"] = Field(
         "", description="What a classifier answers with; empty: modules logits, estimators probabilities."
     )
+    defence: tuple[str, ...] = Field(
+        (),
+        description="Defence that every model of the audit is asked through, such as label_only, rounding:digits=2, "
+        "temperature:t=5, noise:scale=1, top_k:k=3, smoothing:copies=8; given again: the next one, further outside.",
+    )
     random_answers: bool = Field(False, description="A classifier's answers may differ from call to call.")
     shadow_training: str = Field(
         "", description="package.module:function that trains a shadow model: train(records, seed) -> model."
@@ -227,6 +232,7 @@ class AuditConfig(Settings):
 
 
 _OF_WEIGHTS = (
+    "defence",
     "base",
     "dtype",
     "device",

@@ -136,7 +136,7 @@ def _load_models(
         raise _second_without_first()
     if config.endpoint:
         return _endpoint_models(config)
-    load = _loader(config, modality_of(config, labelled), labelled.records)
+    load = _behind_defences(_loader(config, modality_of(config, labelled), labelled.records), config)
     with progress.step("loading models", 1 + bool(config.reference) + bool(config.null_reference)) as bar:
         target = load(config.model)
         bar.advance()
@@ -160,6 +160,18 @@ def modality_of(config: AuditConfig, labelled: LabelledRecords) -> str:
     if config.class_field:
         return "classifier"
     return "diffusion" if isinstance(labelled.records.contents[0], Picture) else "language"
+
+
+def _behind_defences(load: Callable[[str], Any], config: AuditConfig) -> Callable[[str], Any]:
+    """Every model of the audit is asked through the defences of the target: whoever knows them would do so too."""
+    if not config.defence:
+        return load
+    from repromia.defences import parse_defence
+    from repromia.targets.defended import defended
+
+    for one in config.defence:
+        parse_defence(one)  # before anything is loaded
+    return lambda path: defended(load(path), config.defence)
 
 
 def _loader(config: AuditConfig, modality: str, records: Records) -> Callable[[str], Any]:
@@ -212,6 +224,7 @@ def shadow_models(config: AuditConfig, target: Target, records: Records) -> Shad
     from repromia.shadows import TrainedShadows, classes_of
     from repromia.targets.classifier import Classifier
     from repromia.targets.classifiers import wrap_classifier
+    from repromia.targets.defended import behind_the_same
 
     if not isinstance(target, Classifier):
         raise ConfigError("Shadow models are trained for classifiers only.", found=target.modality)
@@ -222,8 +235,9 @@ def shadow_models(config: AuditConfig, target: Target, records: Records) -> Shad
         from repromia.shadow_files import SavedShadows
 
         load = partial(_load_shadow, model=config.model, options=options, records=one)
-        return SavedShadows(Path(config.shadow_folder), load, classes)
-    wrap = partial(wrap_classifier, records=one, options=replace(options, answer=""), name="shadow model")
+        return SavedShadows(Path(config.shadow_folder), behind_the_same(load, target), classes)
+    alone = partial(wrap_classifier, records=one, options=replace(options, answer=""), name="shadow model")
+    wrap = behind_the_same(alone, target)
     return TrainedShadows(config.shadow_training, wrap, config.shadow_models, config.seed, classes, config.cluster)
 
 

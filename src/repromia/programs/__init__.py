@@ -75,10 +75,11 @@ def text_target(target: Target) -> TextTarget:
 
 
 def has_weights(target: Target) -> bool:
-    """Whether the target is a model in memory, and not an endpoint."""
+    """Whether the target is a model in memory that tells all it knows: no endpoint, nor a language model behind a
+    defence that tells the log-probabilities of tokens alone."""
     from repromia.targets.endpoint import EndpointModel
 
-    return not isinstance(target, EndpointModel)
+    return not isinstance(target, EndpointModel) and getattr(target, "tells_distributions", True)
 
 
 def only_labels(target: Target) -> bool:

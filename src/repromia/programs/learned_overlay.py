@@ -116,15 +116,15 @@ def _learn(plan: LearnedOverlay, model: Classifier, binding: Binding) -> tuple[n
     start = 0.1 * torch.randn(shape, generator=generator)
     price = _price(plan, by, start.numel(), len(fit.member), len(select.member))
     best, best_auc = np.zeros(0, dtype=np.float32), auc(select.plain, select.member)
-    trace = [{"step": 0, "select_auc": best_auc, "answers": model.asked - before}]
+    trace = [{"step": 0, "select_auc": best_auc, "answers": _answers(model, before)}]
     candidates = {"gradient": _by_gradient, "spsa": _by_spsa, "cma": _by_cma}[by](fit, start, generator)
     with binding.progress.step("learning a change", plan.steps) as bar:
         for step in range(1, plan.steps + 1):
-            if plan.budget and model.asked - before + price > plan.budget:
+            if plan.budget and _answers(model, before) + price > plan.budget:
                 break
             weights = next(candidates)
             value = auc(select.scores(weights), select.member)
-            trace.append({"step": step, "select_auc": value, "answers": model.asked - before})
+            trace.append({"step": step, "select_auc": value, "answers": _answers(model, before)})
             if value > best_auc:
                 best, best_auc = weights.detach().numpy().astype(np.float32).copy(), value
             bar.advance()
@@ -133,7 +133,7 @@ def _learn(plan: LearnedOverlay, model: Classifier, binding: Binding) -> tuple[n
         "recipe": plan.recipe,
         "answers_used": plan.answers,
         "optimiser": by,
-        "queries": model.asked - before,
+        "queries": _answers(model, before),
         "budget": plan.budget,
         "identity_select_auc": trace[0]["select_auc"],
         "select_auc": best_auc,
@@ -141,6 +141,11 @@ def _learn(plan: LearnedOverlay, model: Classifier, binding: Binding) -> tuple[n
         "fit_records": len(fit.member),
         "trace": trace,
     }
+
+
+def _answers(model: Classifier, before: int) -> int:
+    """Answers given since, however many forward passes each took."""
+    return (model.asked - before) // model.passes
 
 
 def _optimiser(plan: LearnedOverlay, model: Classifier) -> str:

@@ -16,12 +16,12 @@ from torch import Tensor
 from repromia.errors import TargetError
 from repromia.records import Content, class_of
 from repromia.signals import ClassSignals
+from repromia.targets.answers import LEAST
 from repromia.targets.fingerprint import add_weights
 from repromia.targets.inputs import Images, Inputs, Reader
 from repromia.targets.nodes import NodeForward, Nodes
 
 Answer = Literal["logits", "probabilities", "top_k", "label"]
-LEAST = float(np.log(np.float64(1e-45)))  # of a probability that was rounded to 0 (as in LiRA's code)
 SUM = 1e-3  # how far probabilities may be from summing to one
 SAME = 1e-3  # how far the log-probability of the first choice may move from one call to the next
 PROBED = 16  # records asked twice
@@ -103,6 +103,17 @@ class Classifier:
             raise TargetError(f"{self.name} has two classes of one name.", expected="different names")
 
     @property
+    def defences(self) -> tuple[str, ...]:
+        """What stands between the model and whoever asks it (`repromia.targets.defended`)."""
+        return tuple(getattr(self.forward, "defences", ()))
+
+    @property
+    def passes(self) -> int:
+        """Forward passes that an answer takes: more than one behind input smoothing."""
+        found: int = getattr(self.forward, "passes", 1)
+        return found
+
+    @property
     def device(self) -> torch.device:
         """Where the module is."""
         weight = next(self.module.parameters(), None) if self.module is not None else None
@@ -129,6 +140,10 @@ class Classifier:
     def refresh(self) -> None:
         """Forget what depends on the weights: a live model may have been trained on since."""
         self._fingerprint, self._batch, self._checked = "", None, frozenset()
+        inner = getattr(self.forward, "inner", None)
+        if inner is not None:
+            inner.refresh()
+            self.identity = f"{inner.fingerprint} behind {self.defences[-1]}"
 
     def describe(self) -> dict[str, Any]:
         """What a reader of the report needs to know about this model."""
@@ -144,11 +159,19 @@ class Classifier:
             "classes": len(self.classes),
             "answers": self.answer,
             "random": self.random,
+            **({"defences": list(self.defences), "passes_an_answer": self.passes} if self.defences else {}),
             "fingerprint": self.fingerprint,
         }
 
     def with_module(self, module: torch.nn.Module, name: str) -> Classifier:
         """The same classifier with other weights. Raises TargetError where they are not behind a plain forward."""
+        behind = getattr(self.forward, "with_module", None)
+        if behind is not None:
+            known = behind(module, name)
+            identity = f"{known.inner.fingerprint} behind {self.defences[-1]}"
+            return replace(
+                self, forward=known, module=module, identity=identity, name=name, asked=0, _fingerprint="", _batch=None
+            )
         if not isinstance(self.forward, ModuleForward | NodeForward):
             raise TargetError("The weights of this classifier cannot be exchanged.", expected="a torch module")
         forward: Callable[[Any], Any] = replace(self.forward, module=module)
@@ -217,7 +240,7 @@ class Classifier:
 
     def logits(self, inputs: Tensor | Nodes) -> Tensor:
         """One forward pass of a module, differentiable where gradients are on."""
-        self.asked += len(inputs)
+        self.asked += len(inputs) * self.passes
         found: Tensor = self.forward(inputs.to(self.device))
         return found
 
@@ -243,7 +266,7 @@ class Classifier:
                     self.batch = max(1, min(self.batch, len(some)) // 2)
                     continue
                 found.append(self._checked_rows(answer, len(some)))
-                self.asked += len(some)
+                self.asked += len(some) * self.passes
                 at += len(some)
         return np.concatenate(found) if found else np.zeros((0, max(1, len(self.classes))))
 

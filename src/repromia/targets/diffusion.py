@@ -113,6 +113,17 @@ class DiffusionModel:
         self.alphas = alphas
 
     @property
+    def defences(self) -> tuple[str, ...]:
+        """What stands between the model and whoever asks it."""
+        return tuple(getattr(self.denoiser, "defences", ()))
+
+    @property
+    def passes(self) -> int:
+        """Forward passes that an evaluation takes: more than one behind input smoothing."""
+        found: int = getattr(self.denoiser, "passes", 1)
+        return found
+
+    @property
     def steps(self) -> int:
         """Timesteps of the schedule."""
         return len(self.alphas)
@@ -166,6 +177,7 @@ class DiffusionModel:
             "conditional": self.denoiser.conditional,
             "resize": self.resize,
             "adapter": self.adapter if self.has_adapter else None,
+            **({"defences": list(self.defences), "passes_an_answer": self.passes} if self.defences else {}),
             "fingerprint": self.fingerprint,
         }
 
@@ -289,10 +301,10 @@ class DiffusionModel:
             sigma = added / (kept + added)
             inside = x / (kept + added)
             flow = self.denoiser.predict(inside, sigma.flatten() * 1000, conditions)
-            self.asked += len(x)
+            self.asked += len(x) * self.passes
             return inside + (1 - sigma) * flow
         answer = self.denoiser.predict(x, t.to(x.device), conditions)
-        self.asked += len(x)
+        self.asked += len(x) * self.passes
         if kind == "v_prediction":
             return kept * answer + added * x
         if kind == "sample":

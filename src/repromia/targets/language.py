@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from repromia.errors import TargetError
 from repromia.records import Content
 from repromia.signals import TOKEN_FIELDS, TokenSignals, from_token_arrays
+from repromia.targets.defended_tokens import TokenDefences
 from repromia.targets.fingerprint import model_fingerprint
 from repromia.targets.head import CHUNK_FLOATS, Head, token_divergence, token_logprob, token_statistics
 from repromia.targets.prefix import KeyValues, cache_for_batch, read_key_values
@@ -34,6 +36,7 @@ class LanguageModel:
     context: longest input that the model was made for, in tokens, prefix included.
     adapter: False asks the base with the adapter switched off, in the same memory.
     batch_tokens: tokens (padding included) in one forward pass; halved by itself when memory runs out.
+    defence: what its answers go through (`repromia.targets.defended`).
     The weights are never changed, and eval mode is restored to what it was after every call.
     """
 
@@ -43,6 +46,7 @@ class LanguageModel:
     context: int = 2048
     adapter: bool = True
     batch_tokens: int = 4096
+    defence: TokenDefences | None = None
     asked: int = field(default=0, compare=False)
     _fingerprint: str = field(default="", compare=False)
     _remembered: dict[str, Any] = field(default_factory=dict, compare=False)
@@ -86,7 +90,20 @@ class LanguageModel:
         """Hash of weights, dtype, adapter state, architecture, tokenizer and token policy."""
         if not self._fingerprint:
             self._fingerprint = model_fingerprint(self.model, self.encoder, adapter=self.adapter)
+            if self.defence is not None:
+                behind = f"{self._fingerprint} behind {self.defence!r}"
+                self._fingerprint = blake2b(behind.encode(), digest_size=16).hexdigest()
         return self._fingerprint
+
+    @property
+    def defences(self) -> tuple[str, ...]:
+        """What stands between the model and whoever asks it."""
+        return self.defence.specs if self.defence is not None else ()
+
+    @property
+    def tells_distributions(self) -> bool:
+        """Whether more is told than the log-probabilities of the records' own tokens."""
+        return self.defence is None or not self.defence.told
 
     @property
     def has_adapter(self) -> bool:
@@ -117,6 +134,7 @@ class LanguageModel:
             "loss_on": self.encoder.loss_on,
             "score_end": self.encoder.score_end,
             "adapter": self.adapter if self.has_adapter else None,
+            **({"defences": list(self.defences)} if self.defences else {}),
             "fingerprint": self.fingerprint,
         }
 
@@ -155,8 +173,8 @@ class LanguageModel:
             token = ids[:, 1:][scored[:, 1:]]
             answers = []
             for hidden in way(self, ids):
-                statistics = token_statistics(self._head, _predicting(hidden, scored), token, self.vocabulary)
-                answers.append(statistics | {"token": token.int().cpu()})
+                statistics = token_statistics(self._answer, _predicting(hidden, scored), token, self.vocabulary)
+                answers.append(self._told(statistics, picked) | {"token": token.int().cpu()})
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
@@ -189,8 +207,26 @@ class LanguageModel:
                 picked = [sequences[row] for row in batch]
                 ids, scored = self._padded(picked)
                 hidden = _predicting(next(behind(prefix)(self, ids)), scored)
-                logprob = token_logprob(self._head, hidden, ids[:, 1:][scored[:, 1:]], self.vocabulary)
-                yield batch, list(torch.split(logprob, [sequence.n_scored for sequence in picked]))
+                logprob = token_logprob(self._answer, hidden, ids[:, 1:][scored[:, 1:]], self.vocabulary)
+                counts = [sequence.n_scored for sequence in picked]
+                if self.defence is not None:
+                    logprob = self.defence.logprobs(logprob, [sequence.ids for sequence in picked], counts)
+                yield batch, list(torch.split(logprob, counts))
+
+    def _answer(self, hidden: Tensor) -> Tensor:
+        """Logits as they are answered."""
+        logits = self._head(hidden)
+        return logits if self.defence is None else self.defence.distribution(logits)
+
+    def _told(self, statistics: dict[str, Tensor], sequences: Sequence[TokenSequence]) -> dict[str, Tensor]:
+        """What is told of the scored tokens of these sequences."""
+        if self.defence is None or self.tells_distributions:
+            return statistics
+        given = [sequence.ids for sequence in sequences], [sequence.n_scored for sequence in sequences]
+        logprob = self.defence.logprobs(statistics["logprob"], *given)
+        hidden = {name: torch.full_like(statistics[name], torch.nan) for name in ("mean", "std", "top_logprob")}
+        unknown = {name: torch.full_like(statistics[name], -1) for name in ("top_token", "rank")}
+        return statistics | {"logprob": logprob} | hidden | unknown
 
     def divergence(self, copy: LanguageModel, sequences: Sequence[np.ndarray]) -> Float[Tensor, ""]:
         """Mean KL(this || copy) over the next-token distributions of token sequences, in one batch.
