@@ -2,33 +2,64 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from repromia.programs.feature_prompt import FeaturePrompt
+from repromia.programs.overlay import Overlay
+from repromia.transfer import saved_programs
 from test_cli import audit_arguments, result_in
 from test_cli import on_disk as texts_on_disk  # noqa: F401 — a fixture
 from test_cli import repromia as command
-from test_cli_classifier import arguments, on_disk  # noqa: F401 — a fixture
+from test_cli_classifier import QUICK, arguments, on_disk  # noqa: F401 — a fixture
+
+DOCUMENT = (Path(__file__).resolve().parents[1] / "docs" / "defences.md").read_text(encoding="utf-8")
 
 
-def test_a_defended_classifier_and_its_shadows_are_audited(on_disk: Path) -> None:  # noqa: F811
-    defences = ("--defence", "temperature:t=3", "--defence", "rounding:digits=3")
-    done = command(*arguments("behind", {"--attacks": "loss,rmia,correctness"}), *defences, folder=on_disk)
-    assert done.returncode == 0, done.stderr + done.stdout
-    plain = command(
-        *arguments("plain", {"--attacks": "loss,correctness", "--shadow-training": "", "--shadow-models": ""}),
-        folder=on_disk,
-    )
+def test_the_commands_of_the_document_run_as_printed(on_disk: Path) -> None:  # noqa: F811
+    audit, compare = re.findall(r"^repromia ((?:audit|compare) .*)$", DOCUMENT, flags=re.MULTILINE)
+    shutil.copy(on_disk / "mine.py", on_disk / "mymodel.py")
+    head = "probe_bank:programs=flip"
+    attacks = {"--attacks": f"loss,correctness,{head},reprogram:steps=15", "--program-permutations": "0"}
+    plain = command(*arguments("audit", attacks | {"--shadow-training": "", "--shadow-models": ""}), folder=on_disk)
     assert plain.returncode == 0, plain.stderr
-    behind, before = result_in(on_disk / "behind"), result_in(on_disk / "plain")
-    assert behind.target["defences"] == ["temperature:t=3.0", "rounding:digits=3"]
-    assert behind.config["defence"] == ["temperature:t=3", "rounding:digits=3"]
+    more = ("--attacks", "loss,correctness,rmia", "--shadow-training", "mine:train", "--shadow-models", "2")
+    quick = [part for flag in QUICK.items() for part in flag]
+    carried = ("--transfer-from", "audit")
+    done = command(*shlex.split(audit), *more, *quick, *carried, folder=on_disk)
+    assert done.returncode == 0, done.stderr + done.stdout
+    behind, before = result_in(on_disk / "audit-defended"), result_in(on_disk / "audit")
+    assert behind.target["defences"] == ["temperature:t=5.0", "rounding:digits=2"]
+    assert behind.config["defence"] == ["temperature:t=5", "rounding:digits=2"]
     assert behind.null_target.status == "measured"
     areas = [{row.name: row.auc.estimate for row in one.attacks if row.auc} for one in (behind, before)]
     assert areas[0]["correctness"] == areas[1]["correctness"]
     assert areas[0]["loss"] != areas[1]["loss"]
-    assert areas[0]["loss"] > 0.7  # it knows its members by heart, and three digits still tell
+    assert areas[0]["loss"] > 0.7  # it knows its members by heart, and two digits still tell
+    assert f"{head}:transferred" in areas[0]
+    learned = list((on_disk / "audit" / "programs").glob("*.json"))
+    assert len(learned) == sum(":program=" in name for name in areas[0])
+    compared = command(*shlex.split(compare), folder=on_disk)
+    assert compared.returncode == 1, compared.stderr  # rmia is in one of the runs alone, which is told
+    assert "correctness" in compared.stdout
+
+
+def test_programs_of_classifiers_are_carried_over_by_what_they_were_learned_for(tmp_path: Path) -> None:
+    learned = {"recipe": "paper"}
+    overlay, prompt = (tmp_path / name / "programs" / "one.safetensors" for name in ("images", "nodes"))
+    Overlay(np.ones((1, 8, 8), np.float32), "additive", 16.0, "labels", learned).save(overlay)
+    FeaturePrompt(np.ones((1, 1, 4), np.float32), 0.5, learned).save(prompt)
+    (image,) = saved_programs(tmp_path / "images", "classifier")
+    (node,) = saved_programs(tmp_path / "nodes", "graph")
+    asked = {"where": "additive", "answers": "labels", "recipe": "paper", "program": str(overlay)}
+    assert {name: image.options[name] for name in asked} == asked
+    assert node.attack.modality == "graph"
+    assert (node.options["recipe"], node.options["program"]) == ("paper", str(prompt))
 
 
 def test_behind_label_only_the_attacks_on_labels_are_chosen(on_disk: Path) -> None:  # noqa: F811

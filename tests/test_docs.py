@@ -165,3 +165,49 @@ def test_the_graph_demo_ends_in_a_report(tmp_path: Path) -> None:
     done = repromia("demo", "graph", "--out", "demo", folder=tmp_path, timeout=1500)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "demo" / "audit" / "report.html").is_file()
+
+
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def commands_in(text: str) -> list[str]:
+    """Whole `repromia …` command lines of code blocks, continued lines joined; those cut with … are no commands."""
+    blocks = re.findall(r"^ *```(?:\w*)\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL)
+    joined = "\n".join(blocks).replace("\\\n", " ")
+    lines = [line.strip().removeprefix("$ ") for line in joined.splitlines()]
+    return [line for line in lines if line.startswith("repromia ") and "…" not in line]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_of_documents_are_understood(document: Path) -> None:
+    from repromia.cli import app
+
+    for line in commands_in(document.read_text(encoding="utf-8")):
+        words = shlex.split(line, comments=True)[1:]
+        app.parse_args(words, exit_on_error=False, print_error=False)
+
+
+def test_a_flag_that_is_not_there_would_be_found() -> None:
+    from cyclopts import CycloptsError
+
+    from repromia.cli import app
+
+    (line,) = commands_in("```\nrepromia audit --model a --members b --nonmembers c --out d --no-such-flag 1\n```")
+    with pytest.raises(CycloptsError, match="no-such-flag"):
+        app.parse_args(shlex.split(line)[1:], exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_of_documents_lead_somewhere(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if "://" not in link:
+            assert (document.parent / link).exists(), link
+
+
+def test_every_section_of_the_report_is_explained() -> None:
+    template = (ROOT / "src" / "repromia" / "report" / "template.html.j2").read_text(encoding="utf-8")
+    reading = (ROOT / "docs" / "how-to-read-the-report.md").read_text(encoding="utf-8")
+    headings = re.findall(r"<h2>([^<{]+)</h2>", template)
+    assert len(headings) > 8
+    assert [one for one in headings if f"**{one}" not in reading] == []

@@ -263,6 +263,14 @@ def test_the_labels_of_eval_choose_nothing():
             assert (one.guesses.members, one.guesses.nonmembers) == (other.guesses.members, other.guesses.nonmembers)
 
 
+def test_any_sizes_of_select_and_eval_have_bounds():
+    """Odd and even: shares of guesses carried over to the other size never round to more than there are."""
+    generator = np.random.default_rng(0)
+    for sizes in itertools.product((20, 21, 22, 47), (140, 141, 240, 333)):
+        parts = [Labelled(generator.normal(size=size) + 2 * (rows := np.arange(size) % 2 == 0), rows) for size in sizes]
+        assert len(epsilon_bounds(*parts)) == 4
+
+
 def test_equal_scores_do_not_profit_from_the_order_of_records():
     """All scores equal, members first in the file: right guesses are those of chance.
 

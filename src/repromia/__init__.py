@@ -37,6 +37,7 @@ __all__ = [
     "language_model",
     "load_nodes",
     "load_records",
+    "read_audit",
     "save_graph",
     "shadow_models",
 ]
@@ -219,3 +220,10 @@ def audit(
         out=out,
         shadows=shadows,
     )
+
+
+def read_audit(folder: str | Path) -> AuditResult:
+    """A finished audit as `audit` returned it: `.table()`, `.roc()`, `.plot()`, `.findings`. Raises StoreError."""
+    from repromia.run import read_audit as read
+
+    return read(folder)

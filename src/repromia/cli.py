@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from repromia._version import __version__
 from repromia.config import AuditConfig
 from repromia.errors import ConfigError, RepromiaError
+from repromia.set_config import ForgetConfig, SuspectConfig, flags_of
 
 
 def _readable(error: CycloptsError) -> object:
@@ -39,11 +40,20 @@ app = App(
 
 
 @app.command
-def audit(*, config: Annotated[AuditConfig, Parameter(name="*")]) -> int:
+def audit(*, config: Annotated[AuditConfig, Parameter(name="*")], dry_run: bool = False) -> int:
     """Audit a model: who can be told to have been in its training data, and is it the model that tells?
 
     A YAML file with the same names may come first (repromia audit config.yaml …); flags override it.
+
+    Parameters
+    ----------
+    dry_run
+        Load everything, ask the model about a few records, and print what the audit would ask and for how long.
     """
+    if dry_run:
+        from repromia.rehearsal import dry_run_command
+
+        return dry_run_command(config)
     if config.rotations > 1:
         from repromia.rotations import rotated_command
 
@@ -182,6 +192,46 @@ def compare(runs: list[Path], /, *, out: Path | None = None, seed: int = 0) -> i
 
 
 @app.command
+def dataset_inference(*, config: Annotated[SuspectConfig, Parameter(name="*")]) -> int:
+    """Was this set used for training? One answer for the whole set, against records that were certainly not used.
+
+    A YAML file with the same names may come first; flags override it.
+    """
+    from repromia.dataset_command import dataset_command
+
+    return dataset_command(config)
+
+
+@app.command
+def unlearning(*, config: Annotated[ForgetConfig, Parameter(name="*")]) -> int:
+    """Has the model forgotten a set? Against never-seen records, by an attack that recognises retained ones.
+
+    A YAML file with the same names may come first; flags override it.
+    """
+    from repromia.unlearning_command import unlearning_command
+
+    return unlearning_command(config)
+
+
+@app.command
+def report(run: Path, /, *, format: Literal["html", "md", "card", "pdf"] = "md", out: Path | None = None) -> int:
+    """Write the report of a finished audit in another form.
+
+    Parameters
+    ----------
+    run
+        Folder of the audit.
+    format
+        md: Markdown; card: a section for a model card; html: the page without record texts; pdf: the page as PDF.
+    out
+        File to write; left out: in the folder of the audit.
+    """
+    from repromia.report.command import report_command
+
+    return report_command(run, form=format, out=out)
+
+
+@app.command
 def exposure(runs: list[Path], /, *, out: Path, attack: str = "", rate: float = 0.1) -> int:
     """Rank members among non-members one by one: who can be named, and how many of the names would be wrong.
 
@@ -242,12 +292,65 @@ def attacks(*, json: bool = False) -> int:
     return attacks_command(as_json=json)
 
 
+@app.command
+def bench(
+    names: list[str] | None = None,
+    /,
+    *,
+    preset: Literal["smoke", "laptop", "paper"] = "laptop",
+    model: str = "",
+    reference: str = "",
+    data: str = "",
+    seeds: int = 3,
+    attacks: str = "",
+    cluster: str = "local",
+    list_all: Annotated[bool, Parameter(name="--list", negative="")] = False,
+    dry_run: bool = False,
+    out: Path | None = None,
+) -> int:
+    """The benchmarks of the field, and suites with members drawn by lot: tables with intervals, beside published ones.
+
+    Parameters
+    ----------
+    names
+        Benchmarks, or the first part of several names (wikimia: all lengths).
+    preset
+        smoke: minutes, on small likenesses of the data unless --data is given. laptop: hours. paper: GPUs.
+    model
+        Target, or the base that a suite fine-tunes: folder or hub id.
+    reference
+        A model that did not see the records: reference and null target.
+    data
+        Folder with the benchmarks' files (--list says which); or a dataset of a hub, such as owner/name:split.
+    seeds
+        Seeds 0, 1, …: shown one by one.
+    attacks
+        Attacks in place of the preset's, such as loss,probe_bank.
+    cluster
+        Where cells run: local, ray, or ray://host:port.
+    list_all
+        Show all benchmarks, what is missing here, and how long each takes.
+    dry_run
+        Print the steps of a run and end.
+    out
+        Folder for bench.md, bench.html, bench.json and the audits; running again goes on where it stopped.
+    """
+    from repromia.benchmarks.command import Options, bench_command, list_command
+
+    chosen = tuple(one.strip() for one in attacks.split(",") if one.strip())
+    options = Options(tuple(names or ()), preset, model, reference, data, seeds, chosen, cluster, dry_run, out)
+    if list_all or not names:
+        return list_command(options)
+    return bench_command(options)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exit code 0: measured; 1: something could not be measured; 2: wrong use."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if len(given) > 1 and given[0] == "audit" and given[1].endswith((".yaml", ".yml")):
-            given = ["audit", *_flags_of(Path(given[1]), given[2:]), *given[2:]]
+        if len(given) > 1 and given[0] in _CONFIGURED and given[1].endswith((".yaml", ".yml")):
+            settings = _flags_of(Path(given[1]), given[2:], _CONFIGURED[given[0]])
+            given = [given[0], *settings, *given[2:]]
         code = app(given, result_action="return_value")
     except RepromiaError as error:
         from rich.console import Console
@@ -258,10 +361,18 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _flags_of(path: Path, given: list[str]) -> list[str]:
+# Commands that a YAML file may configure, and the settings they know.
+_CONFIGURED: dict[str, tuple[str, ...]] = {
+    "audit": tuple(AuditConfig.model_fields),
+    "dataset-inference": flags_of(SuspectConfig),
+    "unlearning": flags_of(ForgetConfig),
+}
+
+
+def _flags_of(path: Path, given: list[str], known: tuple[str, ...]) -> list[str]:
     """A YAML file as flags, without those given beside it. Raises ConfigError where it is no such mapping."""
     flags: list[str] = []
-    for key, value in _settings_of(path).items():
+    for key, value in _settings_of(path, known).items():
         flag = f"--{key.replace('_', '-')}"
         names = (flag, f"--no-{flag[2:]}")
         if value is None or any(token.split("=")[0] in names for token in given):
@@ -273,7 +384,7 @@ def _flags_of(path: Path, given: list[str]) -> list[str]:
     return flags
 
 
-def _settings_of(path: Path) -> dict[str, object]:
+def _settings_of(path: Path, known: tuple[str, ...]) -> dict[str, object]:
     import yaml
 
     try:
@@ -285,12 +396,12 @@ def _settings_of(path: Path) -> dict[str, object]:
         raise ConfigError(
             f"The configuration {str(path)!r} holds no settings.", expected="lines such as `model: ./finetuned`"
         )
-    unknown = sorted(str(key) for key in content if key not in AuditConfig.model_fields)
+    unknown = sorted(str(key) for key in content if key not in known)
     if unknown:
-        near = get_close_matches(unknown[0], AuditConfig.model_fields, n=1)
+        near = get_close_matches(unknown[0], known, n=1)
         raise ConfigError(
             f"The configuration {str(path)!r} has a setting that does not exist: {unknown[0]!r}.",
-            expected=", ".join(AuditConfig.model_fields),
+            expected=", ".join(known),
             hint=f"did you mean {near[0]!r}?" if near else "",
         )
     return content

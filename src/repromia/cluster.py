@@ -23,14 +23,13 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from repromia.errors import ConfigError, RepromiaError
 from repromia.progress import Progress
-from repromia.signals import Signals
-from repromia.store import Store, code_digest
+from repromia.store import code_digest
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 AHEAD = 2  # units handed to Ray at a time, for each of its processors
@@ -39,31 +38,45 @@ SMALL = (int, float, str, bytes, bool, type(None))
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of work. key: digest of everything that decides the result; function: returns signals, and can be sent
-    to another process; name: what errors call it; gpus: held while it runs (on Ray only)."""
+    """A piece of work. key: digest of everything that decides the result; function: returns a dataclass of arrays, and
+    can be sent to another process; name: what errors call it; gpus: held while it runs (on Ray only)."""
 
     key: str
-    function: Callable[..., Signals]
+    function: Callable[..., Any]
     arguments: tuple[Any, ...]
     name: str = "a unit"
     gpus: float = 0.0
+
+
+class Finished(Protocol):
+    """Where results are kept by key: a Store, or what reads and writes like one."""
+
+    def get(self, key: str, /) -> Any:
+        """The result, or None."""
+        ...
+
+    def put(self, key: str, result: Any, /) -> None:
+        """Keep it."""
+        ...
 
 
 def run_units(
     units: Sequence[Unit],
     *,
     cluster: str = "local",
-    store: Store,
+    store: Finished,
     progress: Progress,
     retries: int = 2,
     what: str = "units",
+    failed: Callable[[Unit, RepromiaError], Any] | None = None,
 ) -> list[Any]:
     """Results in the order of the units; those in the store are read back, the others stored as each is finished.
 
     cluster: `local`, one after the other in this process; `ray`, the cluster of RAY_ADDRESS, or the one that runs on
     this machine, or one started here for as long as this takes; `ray://host:port`, through Ray's client server. A
     connection that this process already has is used. retries: how often a unit starts again whose worker died; what
-    it raises itself ends the run. Raises ConfigError without Ray, and RepromiaError that names the unit.
+    it raises itself ends the run, unless `failed` makes a result of it. Raises ConfigError without Ray, and
+    RepromiaError that names the unit.
     """
     if cluster not in ("local", "ray") and not cluster.startswith("ray://"):
         raise ConfigError("There is no such cluster.", expected="local, ray or ray://host:port", found=repr(cluster))
@@ -72,7 +85,8 @@ def run_units(
     with progress.step(f"{what} ({cluster})", len(todo)) as bar:
         finished = _locally(todo) if cluster == "local" else _on_ray(todo, cluster, retries)
         with closing(finished):
-            for unit, result in finished:
+            for unit, found in finished:
+                result = _or_failed(unit, found, failed)
                 store.put(unit.key, result)
                 done[unit.key] = result
                 bar.advance()
@@ -98,14 +112,26 @@ def one_thread() -> Iterator[None]:
             os.environ.update({name: value} if value is not None else {})
 
 
-def _locally(units: Sequence[Unit]) -> Generator[tuple[Unit, Signals]]:
+def _or_failed(unit: Unit, found: Callable[[], Any], failed: Callable[[Unit, RepromiaError], Any] | None) -> Any:
+    try:
+        return found()
+    except RepromiaError as error:
+        if failed is None:
+            raise
+        return failed(unit, error)
+
+
+def _locally(units: Sequence[Unit]) -> Generator[tuple[Unit, Callable[[], Any]]]:
     for unit in units:
-        try:
-            with one_thread():
-                result = unit.function(*unit.arguments)
-        except Exception as error:
-            raise named(unit.name, error) from error
-        yield unit, result
+        yield unit, partial(_here, unit)
+
+
+def _here(unit: Unit) -> Any:
+    try:
+        with one_thread():
+            return unit.function(*unit.arguments)
+    except Exception as error:
+        raise named(unit.name, error) from error
 
 
 def named(name: str, error: BaseException) -> RepromiaError:
@@ -121,7 +147,7 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
-def _on_ray(units: Sequence[Unit], cluster: str, retries: int) -> Generator[tuple[Unit, Signals]]:
+def _on_ray(units: Sequence[Unit], cluster: str, retries: int) -> Generator[tuple[Unit, Callable[[], Any]]]:
     if not units:
         return
     with _joined(cluster) as ray, _by_value(units):
@@ -144,14 +170,14 @@ def _on_ray(units: Sequence[Unit], cluster: str, retries: int) -> Generator[tupl
                     return
                 ready = ray.wait(list(running), num_returns=1)[0][0]
                 unit = running.pop(ready)
-                yield unit, _result(ray, unit, ready)
+                yield unit, partial(_result, ray, unit, ready)
         finally:
             for one in running:
                 with suppress(Exception):
                     ray.cancel(one, force=True)
 
 
-def _on_node(versions: dict[str, str], function: Callable[..., Signals], *arguments: Any) -> Signals:
+def _on_node(versions: dict[str, str], function: Callable[..., Any], *arguments: Any) -> Any:
     here = _versions()
     other = [name for name in versions if versions[name] != here[name]]
     if other:
@@ -176,7 +202,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _result(ray: Any, unit: Unit, ready: Any) -> Signals:
+def _result(ray: Any, unit: Unit, ready: Any) -> Any:
     try:
         found = ray.get(ready)
     except ray.exceptions.RayTaskError as error:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import ValidationError
 
 from repromia.errors import RecordsError, StoreError
+from repromia.metrics import RocCurve, roc_curve
 from repromia.result import AuditResult
 
 LEAST = 10  # members and non-members, and groups of each, as in every role of an audit
@@ -70,6 +71,15 @@ def read_run(folder: Path, name: str) -> Run:
         groups=tuple(map(str, table["group"].to_list())) if "group" in table.columns else None,
         scores={one: table[one].cast(polars.Float64).fill_null(float("nan")).to_numpy() for one in columns},
     )
+
+
+def curves_of(run: Run) -> dict[str, RocCurve]:
+    """Exact curves over the eval role of every attack whose eval scores are complete, by its name."""
+    member = run.member[run.in_eval]
+    measured = {name: scores[run.in_eval] for name, scores in run.scores.items()}
+    if member.all() or not member.any():
+        return {}
+    return {name: roc_curve(scores, member) for name, scores in measured.items() if np.isfinite(scores).all()}
 
 
 def _unreadable(folder: Path, found: str) -> StoreError:

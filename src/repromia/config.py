@@ -49,20 +49,22 @@ class Settings(BaseModel):
     delta: float = Field(1e-5, ge=0, lt=1, description="Delta of the bounds on epsilon.")
     controls: bool = Field(True, description="Run null target and permuted labels. Blind baselines always run.")
 
+    @field_validator("attacks", "fprs", mode="before")
+    @classmethod
+    def _comma_separated(cls, given: object) -> object:
+        many = (given,) if isinstance(given, str) else given
+        if isinstance(many, list | tuple):
+            parts = [part for one in many for part in (one.split(",") if isinstance(one, str) else [one])]
+            stripped = [part.strip() if isinstance(part, str) else part for part in parts]
+            return tuple(part for part in stripped if part != "")
+        return given
+
     @field_validator("fprs")
     @classmethod
     def _rates(cls, fprs: tuple[float, ...]) -> tuple[float, ...]:
         if not fprs or any(not 0 < fpr < 1 for fpr in fprs):
             raise ValueError("false-positive rates lie between 0 and 1, such as 0.01")
         return tuple(sorted(set(fprs), reverse=True))
-
-    @field_validator("attacks", mode="before")
-    @classmethod
-    def _comma_separated(cls, attacks: object) -> object:
-        given = (attacks,) if isinstance(attacks, str) else attacks
-        if isinstance(given, list | tuple):
-            return tuple(part.strip() for one in given for part in str(one).split(",") if part.strip())
-        return given
 
     @model_validator(mode="after")
     def _room_for_eval(self) -> Settings:

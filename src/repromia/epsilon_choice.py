@@ -120,7 +120,9 @@ def _plans(records: int) -> list[Plan]:
 def _projected(select: Labelled, plan: Plan, records: int) -> Guesses:
     """The guesses among this many records that the same shares of guesses on select let expect."""
     total = sum(plan)
-    members, nonmembers = (round(number * select.scores.size / records) for number in plan)
+    size = select.scores.size
+    members = round(plan.members * size / records)
+    nonmembers = min(round(plan.nonmembers * size / records), size - members)
     right = 0
     if members + nonmembers:
         seen = make_guesses(*select, members, nonmembers)

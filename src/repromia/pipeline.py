@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from repromia.categories import Categories, slice_figures
 from repromia.config import Settings
 from repromia.controls import blind_results, null_target, permuted_head, permuted_program
 from repromia.duplicates import remove_duplicates
-from repromia.errors import AttackError, TargetError
+from repromia.errors import AttackError, ConfigError, RecordsError, TargetError
 from repromia.evaluate import Judge, all_records, best_on_select
 from repromia.findings import other_findings, slice_findings
 from repromia.gains import null_gains, paired_gains, probe_families
@@ -25,7 +25,7 @@ from repromia.programs import Binding, Identity, Target, has_weights, only_label
 from repromia.programs.registry import plan_for, plans
 from repromia.provenance import versions
 from repromia.randomised import drawn_by_lot, epsilon_figures
-from repromia.records import LabelledRecords, Records, matched
+from repromia.records import LabelledRecords, Records, joined, matched
 from repromia.result import (
     AttackResult,
     AuditResult,
@@ -51,11 +51,20 @@ if TYPE_CHECKING:
 EXPOSED = 20
 
 
+@dataclass(frozen=True)
+class Unlabelled:
+    """Records of no role, asked and scored like those of eval: nothing was learned from them or measured on them."""
+
+    records: Records
+    scores: dict[str, Scores]
+
+
 @dataclass
 class Audit:
     """A finished audit: the result, every record's scores, exact ROC points and learned programs.
 
     records: all that were scored, in the order fit, select, eval; member: their labels, for the owner's files.
+    unlabelled: further records and their scores.
     """
 
     result: AuditResult
@@ -66,6 +75,7 @@ class Audit:
     curves: dict[str, RocCurve]
     programs: dict[str, Learned] = field(default_factory=dict)
     heads: tuple[Supervised, ...] = ()
+    unlabelled: Unlabelled | None = None
 
 
 @dataclass
@@ -78,6 +88,7 @@ class _Where:
     costs: list[Cost] = field(default_factory=list)
     memory: dict[str, tuple[Signals, ...]] = field(default_factory=dict)
     samples: dict[str, Any] = field(default_factory=dict)  # what models wrote by themselves, by model
+    unlabelled: Records | None = None
 
 
 def run_audit(
@@ -90,16 +101,17 @@ def run_audit(
     key: str = "",
     shadows: ShadowModels | None = None,
     categories: Categories | None = None,
+    unlabelled: Records | None = None,
 ) -> Audit:
     """Audit a target against labelled records.
 
     models: target, reference, second reference for the null target; shadows: of a classifier; categories: kinds of
-    records to measure apart, beside length and class. Raises RepromiaError where nothing can be measured at all; an
-    attack that fails is a failed row.
+    records to measure apart, beside length and class; unlabelled: further records to score. Raises RepromiaError where
+    nothing can be measured at all; an attack that fails is a failed row.
     """
     began = time.perf_counter()
     carried = load_heads(Path(settings.transfer_from)) if settings.transfer_from else []
-    chosen = _chosen(settings, carried, models, shadows)
+    chosen = chosen_attacks(settings, carried, models, shadows)
     _check_headline(chosen, carried, settings, models[0].modality)
     _check_references(models)
     drawn = drawn_by_lot(settings.manifest, labelled)
@@ -116,7 +128,8 @@ def run_audit(
     )
     store.event("roles", fit=len(roles.fit), select=len(roles.select), eval=len(roles.eval))
     target, reference, null_reference = models
-    where = _Where(store, progress, shadows)
+    _check_unlabelled(unlabelled, kept.records, shadows)
+    where = _Where(store, progress, shadows, unlabelled=unlabelled)
     views = _views(target, reference, judge, settings, where)
     _ask_first(chosen, views)
 
@@ -168,16 +181,41 @@ def run_audit(
         versions=versions(),
         key=key,
     )
+    count = len(kept)
     return Audit(
         result,
-        views.records,
+        all_records(roles),
         np.concatenate([roles.fit.member, roles.select.member, judge.member]),
         ("fit",) * len(roles.fit) + ("select",) * len(roles.select) + ("eval",) * len(roles.eval),
-        scores,
+        {name: one[:count] for name, one in scores.items()},
         {name: roc_curve(one[judge.eval_rows], judge.member) for name, one in scores.items()},
         views.learned(),
         tuple(supervised),
+        _unlabelled(unlabelled, {row.name: scores[row.name][count:] for row in rows if row.name in scores}),
     )
+
+
+def _unlabelled(records: Records | None, scores: dict[str, Scores]) -> Unlabelled | None:
+    return None if records is None else Unlabelled(records, scores)
+
+
+def _check_unlabelled(unlabelled: Records | None, labelled: Records, shadows: ShadowModels | None) -> None:
+    if unlabelled is None:
+        return
+    if shadows is not None:
+        # Shadow models hold half of the labelled records and none of these: their scores would not be comparable.
+        raise ConfigError(
+            "Records without labels cannot be scored with shadow models.",
+            hint="leave out --shadow-training and --shadow-folder",
+        )
+    shared = set(unlabelled.ids) & set(labelled.ids)
+    if shared or len(set(unlabelled.ids)) < len(unlabelled.ids):
+        raise RecordsError(
+            "records without labels have ids of others",
+            expected="unique ids",
+            found=f"{len(shared)} ids that labelled records have too" if shared else "ids that repeat",
+            hint="make the field `id` unique or leave it out",
+        )
 
 
 def _described(reference: Target | None, shadows: ShadowModels | None) -> dict[str, Any] | None:
@@ -188,7 +226,7 @@ def _described(reference: Target | None, shadows: ShadowModels | None) -> dict[s
 
 def _views(target: Target, reference: Target | None, judge: Judge, settings: Settings, where: _Where) -> Views:
     """Views of all records by a target, stored and counted in `where`."""
-    records = all_records(judge.roles)
+    records = joined(all_records(judge.roles), where.unlabelled)
     roles = judge.roles
     binding = Binding(target, roles.fit, roles.select, settings.seed, where.progress, longest=0, memory=where.samples)
     views = Views({"target": target}, records, binding, where.store, where.costs, where.memory, where.shadows)
@@ -242,7 +280,7 @@ def _check_references(models: tuple[Target, Target | None, Target | None]) -> No
         )
 
 
-def _chosen(
+def chosen_attacks(
     settings: Settings,
     carried: Sequence[SavedHead],
     models: tuple[Target, Target | None, Target | None],
@@ -300,6 +338,9 @@ def _headline(rows: Sequence[AttackResult], settings: Settings) -> AttackResult 
     return best_on_select(rows)
 
 
+_OF_NULL: Final = {"target": "null target", "reference": "reference of the null target"}
+
+
 def _null(
     chosen: Sequence[Chosen],
     references: Sequence[Target | None],
@@ -320,12 +361,15 @@ def _null(
     wanting = second is None and where.shadows is None and first.modality == "language"
     if wanting and any("reference" in one.attack.needs for one in chosen):
         second, missing = _repaired(first, chosen, judge, settings, where)
+    before = len(where.costs)
     asked = _views(first, second, judge, settings, where)
     if asked.modality != "language":
         _ask_first(chosen, asked)
-    return null_target(
+    found = null_target(
         chosen, asked, judge, name=first.name, reference=second.name if second else missing, repaired=not given
     )
+    where.costs[before:] = [replace(one, of=_OF_NULL.get(one.of, one.of)) for one in where.costs[before:]]
+    return found
 
 
 def _repaired(

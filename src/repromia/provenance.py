@@ -12,7 +12,7 @@ from repromia._version import __version__
 from repromia.attacks import Chosen, choose
 from repromia.config import Settings
 from repromia.programs import Target
-from repromia.records import LabelledRecords
+from repromia.records import LabelledRecords, Records
 from repromia.store import code_digest, digest
 
 
@@ -23,10 +23,12 @@ def audit_key(
     settings: Settings,
     shadows: str = "",
     categories: Mapping[str, Mapping[str, str]] | None = None,
+    unlabelled: Records | None = None,
 ) -> str:
     """Hash of everything that decides the result: the same key, the same audit.
 
     shadows: key of shadow models. categories: fields to slice by, with their values by id.
+    unlabelled: further records to score.
     """
     return digest(
         "audit",
@@ -35,6 +37,7 @@ def audit_key(
         [one.fingerprint if one else "" for one in (target, *others)],
         labelled.records.digest(),
         labelled.member.tolist(),
+        unlabelled.digest() if unlabelled else "",
         [[field, sorted(values.items())] for field, values in (categories or {}).items()],
         settings.model_dump(mode="json"),
         [

@@ -246,6 +246,13 @@ class LabelledRecords:
         return self.records.take(np.flatnonzero(~self.member))
 
 
+def joined(first: Records, second: Records | None) -> Records:
+    """The one after the other."""
+    if second is None:
+        return first
+    return Records(first.ids + second.ids, first.contents + second.contents, first.groups + second.groups)
+
+
 def matched(labelled: LabelledRecords) -> bool:
     """Whether both sides are asked about in the same way: nodes on the same graphs."""
     sources = [

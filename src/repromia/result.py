@@ -5,9 +5,18 @@ Intervals are 95 % unless said. Every figure is of the eval role; `select` figur
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr
+
+from repromia.errors import StoreError
+from repromia.metrics import RocCurve
+
+if TYPE_CHECKING:
+    import polars
+
+    from repromia.notebook import Drawing
 
 SCHEMA_VERSION = 1
 
@@ -239,8 +248,23 @@ class EpsilonFigures(Figures):
     bounds: tuple[EpsilonFigure, ...] = ()
 
 
+class _Beside:
+    """Curves that a result carries with it: they are neither compared nor written."""
+
+    def __init__(self, curves: Mapping[str, RocCurve] | None = None) -> None:
+        self.curves = dict(curves or {})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Beside)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class AuditResult(Figures):
-    """Everything an audit found. Written as `result.json`."""
+    """Everything an audit found. Written as `result.json`.
+
+    `repromia.audit` and `repromia.read_audit` return it with the curves of its attacks; read from JSON it has none.
+    """
 
     schema_version: int = SCHEMA_VERSION
     status: Literal["complete", "complete_with_failures"]
@@ -267,6 +291,7 @@ class AuditResult(Figures):
     config: dict[str, Any]
     versions: dict[str, str]
     key: str  # hash of everything that decides the result
+    _beside: _Beside = PrivateAttr(default_factory=_Beside)
 
     def attack(self, name: str) -> AttackResult:
         """The row of this name. Raises KeyError naming the rows there are."""
@@ -274,3 +299,46 @@ class AuditResult(Figures):
             if row.name == name:
                 return row
         raise KeyError(f"no attack {name!r}; there are {', '.join(row.name for row in self.attacks)}")
+
+    def with_curves(self, curves: Mapping[str, RocCurve]) -> AuditResult:
+        """The same result, from which curves can be drawn."""
+        copy = self.model_copy()
+        copy._beside = _Beside(curves)
+        return copy
+
+    def roc(self, name: str = "") -> RocCurve:
+        """The exact curve of an attack over the eval role; empty: of the headline attack.
+
+        Raises StoreError where the result came without scores, KeyError for an attack that was not measured.
+        """
+        curves = self._curves()
+        wanted = name or self.headline
+        if wanted not in curves:
+            raise KeyError(f"no curve of {wanted!r}; there are {', '.join(curves)}")
+        return curves[wanted]
+
+    def table(self) -> polars.DataFrame:
+        """One line an attack; see `repromia.notebook.table_of`."""
+        from repromia.notebook import table_of
+
+        return table_of(self)
+
+    def plot(self) -> Drawing:
+        """The report's ROC curves for a notebook or a file. Raises StoreError where the result came without scores."""
+        from repromia.notebook import plot_of
+
+        return plot_of(self, self._curves())
+
+    def _repr_html_(self) -> str:
+        from repromia.notebook import page_of
+
+        return page_of(self)
+
+    def _curves(self) -> dict[str, RocCurve]:
+        if not self._beside.curves:
+            raise StoreError(
+                "This result came without scores, and has no curves.",
+                expected="what repromia.audit or repromia.read_audit returns",
+                hint='repromia.read_audit("audit/") reads result.json and scores.parquet together',
+            )
+        return self._beside.curves

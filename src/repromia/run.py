@@ -41,8 +41,11 @@ def audit_command(config: AuditConfig, console: Console | None = None) -> int:
     return 0 if result.status == "complete" else 1
 
 
-def audit_to_folder(config: AuditConfig, progress: Progress) -> AuditResult:
-    """The result in config.out: read back when nothing has changed since, made (or finished) otherwise."""
+def audit_to_folder(config: AuditConfig, progress: Progress, unlabelled: Records | None = None) -> AuditResult:
+    """The result in config.out: read back when nothing has changed since, made (or finished) otherwise.
+
+    unlabelled: further records, scored in the same way, whose scores are written to unlabelled.parquet.
+    """
     from repromia.categories import read_categories
     from repromia.pipeline import run_audit
     from repromia.provenance import audit_key
@@ -52,10 +55,10 @@ def audit_to_folder(config: AuditConfig, progress: Progress) -> AuditResult:
     categories = read_categories(config, labelled.records)
     with Store(config.out).locked() as store:
         store.event("start", records=len(labelled), unreadable=len(skipped))
-        models = _load_models(config, labelled, progress)
+        models = load_models(config, labelled, progress)
         shadows = shadow_models(config, models[0], labelled.records)
         hashed = shadows.key if shadows else ""
-        key = audit_key(models[0], models[1:], labelled, config.settings(), hashed, categories)
+        key = audit_key(models[0], models[1:], labelled, config.settings(), hashed, categories, unlabelled)
         finished = _finished(config.out, key)
         if finished is not None:
             store.event("already_finished")
@@ -70,6 +73,7 @@ def audit_to_folder(config: AuditConfig, progress: Progress) -> AuditResult:
             key=key,
             shadows=shadows,
             categories=categories,
+            unlabelled=unlabelled,
         )
         if skipped:
             shown = ", ".join(skipped[:5]) + (", …" if len(skipped) > 5 else "")
@@ -128,10 +132,10 @@ def _read_nodes(config: AuditConfig) -> LabelledRecords:
     return read_node_records(config.graph, *sides, asymmetric=config.asymmetric)
 
 
-def _load_models(
+def load_models(
     config: AuditConfig, labelled: LabelledRecords, progress: Progress
 ) -> tuple[Target, Target | None, Target | None]:
-    """Target, reference (an adapter brings its own) and second reference."""
+    """Target, reference (an adapter brings its own) and second reference. Raises RepromiaError."""
     if config.null_reference and config.endpoint and not config.reference:
         raise _second_without_first()
     if config.endpoint:
@@ -286,7 +290,9 @@ def _finished(folder: Path, key: str) -> AuditResult | None:
 
 def write_audit(done: Audit, folder: Path, *, redact: bool) -> None:
     """scores.parquet, programs/, report.html, and result.json last: where it is, the rest is."""
-    from repromia.report import RocPoints, render_html
+    import numpy as np
+
+    from repromia.report import RocPoints, Spread, render_html
     from repromia.transfer import save_heads
 
     for name, program in done.programs.items():
@@ -294,21 +300,30 @@ def write_audit(done: Audit, folder: Path, *, redact: bool) -> None:
     learned_on = [at for at, role in enumerate(done.roles) if role != "eval"]
     save_heads(done.heads, done.records.take(learned_on), folder)
     write_atomic(folder / "scores.parquet", _scores_parquet(done))
+    if done.unlabelled is not None:
+        own = {"id": done.unlabelled.records.ids, "group": done.unlabelled.records.groups}
+        write_atomic(folder / "unlabelled.parquet", _parquet({**own, **done.unlabelled.scores}))
     excerpts = {} if redact else _excerpts(done.records, {one.id for one in done.result.exposed})
     curves = {name: RocPoints(curve.fpr, curve.tpr) for name, curve in done.curves.items()}
-    write_atomic(folder / "report.html", render_html(done.result, curves=curves, excerpts=excerpts).encode())
+    known, at_eval = done.scores.get(done.result.headline), np.array([role == "eval" for role in done.roles])
+    spread = None if known is None else Spread(known[at_eval & done.member], known[at_eval & ~done.member])
+    page = render_html(done.result, curves=curves, excerpts=excerpts, spread=spread)
+    write_atomic(folder / "report.html", page.encode())
     write_atomic(folder / "result.json", done.result.model_dump_json(indent=2).encode())
 
 
 def _scores_parquet(done: Audit) -> bytes:
+    known = {"id": done.records.ids, "role": done.roles, "member": done.member, "group": done.records.groups}
+    return _parquet({**known, **done.scores})
+
+
+def _parquet(columns: dict[str, Any]) -> bytes:
     import io
 
     import polars
 
-    known = {"id": done.records.ids, "role": done.roles, "member": done.member, "group": done.records.groups}
-    columns: dict[str, Any] = known
     buffer = io.BytesIO()
-    polars.DataFrame({**columns, **done.scores}).write_parquet(buffer)
+    polars.DataFrame(columns).write_parquet(buffer)
     return buffer.getvalue()
 
 
@@ -450,9 +465,17 @@ def audit_objects(
     folder = Path(out) if out is not None else None
     with Store(folder).locked() as store:
         finished = _finished(folder, key) if folder else None
-        if finished is not None:
-            return finished
+        if finished is not None and folder is not None:
+            return read_audit(folder)
         done = run_audit(models, labelled, settings, store=store, progress=Silent(), key=key, shadows=shadows)
         if folder is not None:
             write_audit(done, folder, redact=False)
-    return done.result
+    return done.result.with_curves(done.curves)
+
+
+def read_audit(folder: str | Path) -> AuditResult:
+    """A finished audit of a folder, with its curves. Raises StoreError."""
+    from repromia.compare_folders import curves_of, read_run
+
+    run = read_run(Path(folder), Path(folder).name)
+    return run.result.with_curves(curves_of(run))

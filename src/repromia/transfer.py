@@ -111,6 +111,8 @@ def saved_programs(run: Path, modality: Modality = "language") -> list[Chosen]:
         from repromia.programs.perturbation import saved_spec
 
         return [parse(saved_spec(path), modality) for path in sorted((run / "programs").glob("*.safetensors"))]
+    if modality != "language":
+        return [parse(_spec(path), modality) for path in sorted((run / "programs").glob("*.json"))]
     for path in sorted((run / "programs").glob("*.json")):
         try:
             recipe = json.loads(path.read_text(encoding="utf-8"))["learned"]["recipe"]["score"]
@@ -119,6 +121,18 @@ def saved_programs(run: Path, modality: Modality = "language") -> list[Chosen]:
         name = "forgetting" if recipe == "forgetting" else "paper"
         found.append(parse(f"reprogram:recipe={name}:program={path.with_suffix('.safetensors')}"))
     return found
+
+
+def _spec(path: Path) -> str:
+    """The attack that asks a classifier or a graph model under a program on disk."""
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        given = {name: about[name] for name in ("where", "answers") if name in about}
+        given["recipe"] = about["learned"]["recipe"]
+    except (OSError, KeyError, TypeError, ValueError):
+        given = {}  # reading the program itself will say what is wrong with it
+    options = [f"{name}={value}" for name, value in given.items()]
+    return ":".join(["reprogram", *options, f"program={path.with_suffix('.safetensors')}"])
 
 
 def transferred_rows(

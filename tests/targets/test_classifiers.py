@@ -140,6 +140,22 @@ def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
     assert torch.equal(other.two.weight, source.one.weight)
 
 
+def test_files_without_the_count_of_batches_are_whole(tmp_path: Path) -> None:
+    from repromia.targets.classifier_files import fill
+
+    module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    state = {name: value for name, value in module.state_dict().items() if "num_batches_tracked" not in name}
+    save_file(state, tmp_path / "old.safetensors")
+    other = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    fill(other, tmp_path / "old.safetensors")
+    rows = torch.randn(5, 4)
+    assert torch.equal(module.eval()(rows), other.eval()(rows))
+    del state["1.running_var"]
+    save_file(state, tmp_path / "less.safetensors")
+    with pytest.raises(TargetError, match=r"1 missing: 1\.running_var"):
+        fill(other, tmp_path / "less.safetensors")
+
+
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".pkl", ".joblib"])
 def test_pickles_are_refused_unread(builders: str, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"weights{suffix}"

@@ -197,6 +197,20 @@ def test_labels_are_the_first_choices_and_labels_alone_are_audited() -> None:
     assert np.array_equal(behind.predicted, plain.predicted)
 
 
+@pytest.mark.parametrize(
+    ("twice", "once"),
+    [
+        (("top_k:k=3", "top_k:k=3"), ("top_k:k=3",)),
+        (("temperature:t=2", "temperature:t=1.5"), ("temperature:t=3",)),
+        (("rounding:digits=4", "rounding:digits=4"), ("rounding:digits=4",)),
+    ],
+)
+def test_defences_in_a_row(twice: tuple[str, ...], once: tuple[str, ...]) -> None:
+    target, records = images()
+    first, second = (answers(repromia.defended(target, *one), records) for one in (twice, once))
+    np.testing.assert_allclose(np.exp(first.logprobs), np.exp(second.logprobs), atol=2e-4)
+
+
 def test_smoothing_is_the_mean_probability_over_noisy_copies() -> None:
     target, records = images()
     defence = parse_defence("smoothing:spread=0.2:copies=3")

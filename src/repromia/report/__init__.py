@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
-from repromia.report import plots, words
-from repromia.report.plots import RocPoints
+from repromia.report import plots, sections, words
+from repromia.report.plots import RocPoints, Spread
 from repromia.report.words import Cell
 from repromia.result import AttackResult, AuditResult, Exposed, Gain, Kind, ProbeFamily
 
-__all__ = ["Excerpt", "RocPoints", "render_html"]
+__all__ = ["Excerpt", "Legend", "RocPoints", "Spread", "render_html", "roc_and_legend"]
 
 _LABELLED: Final = 8
-_GAINS_SHOWN: Final = 24
+_GAINS_DRAWN: Final = 16
 _GAIN_ORDER: Final = ("best_passive", "same_supervision", "null_target", "blind", "identity")
 
 
@@ -68,7 +70,7 @@ class _FamilyRow(NamedTuple):
     seconds: str
 
 
-class _Legend(NamedTuple):
+class Legend(NamedTuple):
     """One entry of the ROC legend."""
 
     swatch: object
@@ -77,20 +79,44 @@ class _Legend(NamedTuple):
     headline: bool
 
 
-def render_html(result: AuditResult, *, curves: Mapping[str, RocPoints], excerpts: Mapping[str, Excerpt]) -> str:
+def render_html(
+    result: AuditResult,
+    *,
+    curves: Mapping[str, RocPoints],
+    excerpts: Mapping[str, Excerpt],
+    spread: Spread | None = None,
+) -> str:
     """The whole report as one self-contained page.
 
     `curves` holds the exact ROC points of the eval role for each measured attack. `excerpts` maps record ids
-    to what is shown beside the most exposed members; without it only ids are shown. The same input gives the
-    same bytes.
+    to what is shown beside the most exposed members; without it only ids are shown. `spread`: the headline
+    attack's eval scores. The same input gives the same bytes.
     """
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, finalize=_finalize, trim_blocks=True, lstrip_blocks=True
     )
-    source = files("repromia.report").joinpath("template.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(_context(result, curves, excerpts)) + "\n"
+    folder = files("repromia.report")
+    source, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("template.html.j2", "sort.js"))
+    context = _context(result, curves, excerpts) | _script(script) | {"distribution": _distribution(spread)}
+    return environment.from_string(source).render(context) + "\n"
+
+
+def _script(source: str) -> dict[str, Any]:
+    """The page's own script, and the hash by which the page allows this one and no other."""
+    from markupsafe import Markup
+
+    hashed = b64encode(sha256(source.encode()).digest()).decode()
+    return {"script": Markup(source), "script_hash": Markup(f"sha256-{hashed}")}  # noqa: S704 -- a file of ours
+
+
+def _distribution(spread: Spread | None) -> object:
+    from markupsafe import Markup
+
+    if spread is None or not (spread.members.size and spread.nonmembers.size):
+        return ""
+    return Markup(plots.spread_svg(spread, title="Scores of members and non-members"))  # noqa: S704 -- numbers only
 
 
 def _finalize(value: object) -> object:
@@ -103,10 +129,13 @@ def _finalize(value: object) -> object:
 def _context(result: AuditResult, curves: Mapping[str, RocPoints], excerpts: Mapping[str, Excerpt]) -> dict[str, Any]:
     rows, said = words.table_rows(result), words.vocabulary(result.modality)
     fprs = words.all_fprs(result)
-    gains = sorted(result.gains, key=lambda gain: _gain_order(result, gain))
+    kinds = {row.name: row.kind for row in rows}
+    gains = sorted(result.gains, key=lambda gain: _gain_order(result, kinds, gain))
+    first = [one for one in gains if one.attack == result.headline or kinds.get(one.attack) == "reprogrammed"] or gains
+    others = [one for one in gains if one not in first]
     gain_fprs = sorted({fpr for gain in gains for fpr, _ in gain.tpr_at_fpr}, reverse=True)
     lines = [_table_row(result, row, fprs) for row in rows]
-    roc, legend = _roc(result, rows, curves)
+    roc, legend = roc_and_legend(result, rows, curves)
     return {
         "result": result,
         "words": words,
@@ -122,14 +151,19 @@ def _context(result: AuditResult, curves: Mapping[str, RocPoints], excerpts: Map
         "unmeasured": [row for row in rows if not words.auc_cell(row).measured],
         "roc": roc,
         "legend": legend,
-        "gains": [_gain_row(gain, gain_fprs) for gain in gains],
+        "gains": [_gain_row(gain, gain_fprs) for gain in first],
+        "other_gains": [_gain_row(gain, gain_fprs) for gain in others],
         "gain_fprs": [words.fpr_words(fpr) for fpr in gain_fprs],
-        "gain_plot": _gain_plot(gains[:_GAINS_SHOWN], rows),
-        "gains_shown": _GAINS_SHOWN,
+        "gain_plot": _gain_plot(first[:_GAINS_DRAWN], kinds),
+        "gains_drawn": _GAINS_DRAWN,
         "families": [_family_row(one, said.not_timed) for one in result.families],
         "said": said,
         "exposed": [_exposed(result, entry, excerpts) for entry in result.exposed],
         "exposed_row": next((row for row in rows if row.name == result.exposed_by), None),
+        "thresholds": sections.thresholds(words.headline_row(result)),
+        "slices": sections.slice_rows(result),
+        "untested": sections.untested_slices(result),
+        "command": sections.command(result.config),
         "ran": [("Target", _flat(result.target)), ("Reference", _flat(result.reference or {}))],
         "settings": [("Configuration", _flat(result.config)), ("Versions", _flat(result.versions))],
         "views": _records_table([_renamed(one, "tokens", said.unit) for one in result.views]),
@@ -187,8 +221,10 @@ def _letters(index: int) -> str:
     return (_letters(first - 1) if first else "") + chr(ord("a") + last)
 
 
-def _gain_order(result: AuditResult, gain: Gain) -> tuple[bool, str, int]:
-    return (gain.attack != result.headline, gain.attack, _GAIN_ORDER.index(gain.role))
+def _gain_order(result: AuditResult, kinds: Mapping[str, Kind], gain: Gain) -> tuple[bool, bool, str, int]:
+    """What the programs add first, then the headline attack, then all others over the blind baselines."""
+    reprogrammed = kinds.get(gain.attack) == "reprogrammed"
+    return (not reprogrammed, gain.attack != result.headline, gain.attack, _GAIN_ORDER.index(gain.role))
 
 
 def _gain_row(gain: Gain, fprs: Sequence[float]) -> _GainRow:
@@ -202,12 +238,11 @@ def _gain_row(gain: Gain, fprs: Sequence[float]) -> _GainRow:
     )
 
 
-def _gain_plot(gains: Sequence[Gain], rows: Sequence[AttackResult]) -> object:
+def _gain_plot(gains: Sequence[Gain], kinds: Mapping[str, Kind]) -> object:
     from markupsafe import Markup
 
     if not gains:
         return ""
-    kinds = {row.name: row.kind for row in rows}
     svg = plots.gains_svg(
         gains,
         [kinds.get(gain.attack, "passive") for gain in gains],
@@ -216,9 +251,10 @@ def _gain_plot(gains: Sequence[Gain], rows: Sequence[AttackResult]) -> object:
     return Markup(svg)  # noqa: S704 -- drawn by us; matplotlib escapes the names in it
 
 
-def _roc(
+def roc_and_legend(
     result: AuditResult, rows: Sequence[AttackResult], curves: Mapping[str, RocPoints]
-) -> tuple[object, list[_Legend]]:
+) -> tuple[object, list[Legend]]:
+    """The ROC plot as SVG, "" where there is no curve, and the legend of its named curves."""
     from markupsafe import Markup
 
     drawn = [row for row in rows if row.name in curves and len(curves[row.name].fpr) > 0]
@@ -234,7 +270,7 @@ def _roc(
         title="ROC curves on logarithmic axes; the figures are in the attack table below",
     )
     legend = [
-        _Legend(Markup(plots.swatch(line)), row.name, row.kind, index == bold)  # noqa: S704 -- numbers only
+        Legend(Markup(plots.swatch(line)), row.name, row.kind, index == bold)  # noqa: S704 -- numbers only
         for index, (row, line) in enumerate(zip(chosen, lines, strict=True))
     ]
     return Markup(svg), legend  # noqa: S704 -- drawn by us; matplotlib escapes text

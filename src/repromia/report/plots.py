@@ -56,6 +56,13 @@ class RocPoints(NamedTuple):
     tpr: FloatArray
 
 
+class Spread(NamedTuple):
+    """Eval scores of one attack. Shapes: member, nonmember."""
+
+    members: FloatArray
+    nonmembers: FloatArray
+
+
 class Line(NamedTuple):
     """How one curve is drawn. `dash` is in points, () for a solid line."""
 
@@ -151,6 +158,22 @@ def _percent_ticks(axes: Axes, smallest: float) -> None:
     axes.set_yticks(ticks, [fpr_words(tick) for tick in ticks])
     axes.minorticks_off()
     axes.grid(visible=True, color=_INK, alpha=0.16, linewidth=0.6)
+
+
+def spread_svg(spread: Spread, *, title: str, bars: int = 40) -> str:
+    """Histograms of the two sides over the middle 99 % of all scores; the outermost bars hold the rest."""
+    low, high = np.percentile(np.concatenate(spread), [0.5, 99.5])
+    edges = np.linspace(low, high if high > low else low + 1, bars + 1)
+    shares = [np.histogram(np.clip(side, edges[0], edges[-1]), edges)[0] / side.size for side in spread]
+    with _drawing("spread"):
+        figure, axes = _blank(width=6.0, height=2.6)
+        axes.stairs(shares[0], edges, fill=True, color=_STAND_INS["reprogrammed"], alpha=0.45)
+        axes.stairs(shares[1], edges, color=_INK, linewidth=1.3)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("Score (higher: more like a member)")
+        axes.set_ylabel("Share of records")
+        return _to_svg(figure, title)
 
 
 def gains_svg(gains: Sequence[Gain], kinds: Sequence[Kind], *, title: str) -> str:

@@ -41,7 +41,11 @@ def refuse_pickle(path: str) -> None:
 
 
 def fill(module: torch.nn.Module, path: Path) -> None:
-    """Loads all weights of a module, and no others. Raises TargetError."""
+    """Loads all weights of a module, and no others. Raises TargetError.
+
+    The count of batches that batch normalisation keeps may be missing, as in files of old versions: no answer depends
+    on it.
+    """
     refuse_pickle(str(path))
     try:
         stored = load_file(path)
@@ -58,6 +62,7 @@ def fill(module: torch.nn.Module, path: Path) -> None:
         for name, one in state.items()
         if name not in stored and ((one.data_ptr(), one.shape, one.stride()) not in same or not one.numel())
     ]  # tied weights are stored once
+    missing = [name for name in missing if name.rpartition(".")[2] != "num_batches_tracked"]
     unexpected = sorted(set(stored) - set(state))
     shapes = [
         f"{name} {tuple(stored[name].shape)} for {tuple(one.shape)}"
