@@ -11,35 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+
+from repromia.benchmarks.networks import SmallCnn, train
 
 RECORDS = 9000  # half of them members: about 3,150 + 3,150 are left for eval
-EPOCHS = 30
 TARGETS = 3
-
-
-class SmallCnn(nn.Module):
-    """Three convolutions and two linear layers: small enough for a laptop, and it over-fits."""
-
-    def __init__(self, channels: int = 3, classes: int = 10) -> None:
-        super().__init__()
-        widths = (channels, 16, 32, 64)
-        steps = []
-        for one, next_ in pairwise(widths):
-            steps += [nn.Conv2d(one, next_, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-        self.body = nn.Sequential(*steps, nn.AdaptiveAvgPool2d(4), nn.Flatten())
-        self.head = nn.Sequential(nn.Linear(64 * 16, 128), nn.ReLU(), nn.Linear(128, classes))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Logits of pixels in [0, 1]."""
-        found: Tensor = self.head(self.body(2 * pixels - 1))
-        return found
 
 
 def colour() -> SmallCnn:
@@ -50,35 +31,6 @@ def colour() -> SmallCnn:
 def grey() -> SmallCnn:
     """For `--model benchmarks.classifier_targets:grey`."""
     return SmallCnn(1)
-
-
-def train(images: np.ndarray, labels: np.ndarray, *, seed: int, augment: bool, epochs: int = EPOCHS) -> SmallCnn:
-    """AdamW with a linear decay. augment: flips and shifts by up to two pixels."""
-    torch.manual_seed(seed)
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    wanted = torch.from_numpy(labels).long()
-    model = SmallCnn(pixels.shape[1])
-    batch = 64
-    steps = epochs * (len(pixels) // batch)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
-    for _ in range(epochs):
-        order = torch.randperm(len(pixels))
-        for at in range(0, len(order) - batch + 1, batch):
-            rows = order[at : at + batch]
-            shown = _moved(pixels[rows]) if augment else pixels[rows]
-            loss = nn.functional.cross_entropy(model(shown), wanted[rows])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-    return model.eval()
-
-
-def _moved(pixels: Tensor) -> Tensor:
-    flipped = torch.where(torch.rand(len(pixels), 1, 1, 1) < 0.5, pixels.flip(-1), pixels)
-    down, right = (int(one) for one in torch.randint(-2, 3, (2,)))
-    return torch.roll(nn.functional.pad(flipped, (2,) * 4, mode="replicate"), (down, right), (2, 3))[..., 2:-2, 2:-2]
 
 
 def masks(models: int, records: int, generator: np.random.Generator) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from repromia.attacks import Chosen, choose, parse
-from repromia.demo.denoiser import small_unet
+from repromia.demo.denoiser import Recipe, unet_of
 from repromia.evaluate import Judge, all_records
 from repromia.pictures import read_pictures
 from repromia.programs import Binding
@@ -40,7 +40,7 @@ def target() -> DiffusionModel:
     from diffusers import DDPMPipeline, DDPMScheduler
 
     torch.manual_seed(0)
-    return wrap_pipeline(DDPMPipeline(small_unet(16, 3, (16, 32, 64)), DDPMScheduler()))
+    return wrap_pipeline(DDPMPipeline(unet_of(Recipe(), 16, 3), DDPMScheduler()))
 
 
 def views_of(folder: Path, count: int) -> Views:

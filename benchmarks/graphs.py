@@ -20,7 +20,7 @@ import torch
 
 import repromia
 from benchmarks.diffusion import table
-from benchmarks.graph_models import train
+from repromia.benchmarks.graph_networks import train
 from repromia.graph_files import read_graph
 from repromia.graph_records import node_records
 from repromia.result import AuditResult
