@@ -22,7 +22,9 @@ from repromia.run import audit_to_folder
 ATTACKS = ("default", "rmia:reference=noise_and_repair/copies=16")
 
 
-def audit(models: Path, seed: int, shadows: int, build: str, out: Path, attacks: tuple[str, ...]) -> AuditResult:
+def audit(
+    models: Path, seed: int, shadows: int, build: str, out: Path, attacks: tuple[str, ...], *, controls: bool = True
+) -> AuditResult:
     """One target's audit. shadows: how many of the models that are no targets; one more is the null model."""
     folder = prepared(models, seed, shadows, out / f"{models.name}-{seed}-of-{shadows}")
     config = AuditConfig(
@@ -36,6 +38,7 @@ def audit(models: Path, seed: int, shadows: int, build: str, out: Path, attacks:
         attacks=attacks,
         fprs=(0.01, 0.001),
         program_permutations=1,
+        controls=controls,
         batch_images=256,
     )
     return audit_to_folder(config, Silent())
