@@ -39,7 +39,8 @@ def drawn(seed: int, scale: np.ndarray, log: str) -> ReferenceSignals:
     numbers = torch.from_numpy(np.random.default_rng(seed).random((300, 300)).astype(np.float32))
     value = float((numbers @ numbers).sum())
     logprob = (-value * scale)[None, :, None]
-    return ReferenceSignals(np.zeros((1, len(scale)), dtype=bool), logprob, logprob)
+    saw, first = np.zeros((1, len(scale)), dtype=bool), np.zeros(logprob.shape, dtype=int)
+    return ReferenceSignals(saw, logprob, logprob, logprob, first)
 
 
 def work(log: Path, function: Any = drawn, count: int = 6) -> list[Unit]:

@@ -136,6 +136,11 @@ def test_figures_are_those_of_a_model_trained_by_hand() -> None:
     by_hand = as_classifier(regression(digits().take(np.flatnonzero(told.inside[2])), built._seeds()[2]))
     (answer,) = Augmented().ask(by_hand, digits())
     np.testing.assert_allclose(told.logprob[2, :, 0], answer.logprob, rtol=1e-4, atol=1e-6)
+    assert told.top.shape == told.top_classes.shape == (4, 240, 3)
+    for at, row in enumerate(answer.logprobs.tolist()):
+        best = sorted(range(10), key=lambda one: -row[one])[:3]
+        assert told.top_classes[2, at].tolist() == best
+        np.testing.assert_allclose(told.top[2, at], [row[one] for one in best], rtol=1e-4, atol=1e-6)
 
 
 def test_global_generators_are_seeded_for_the_training_and_left_as_they_were() -> None:

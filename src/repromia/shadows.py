@@ -24,7 +24,7 @@ from repromia.errors import ConfigError, RecordsError, RepromiaError, TargetErro
 from repromia.programs.queries import Augmented, Query
 from repromia.progress import Progress
 from repromia.records import Records
-from repromia.signals import ReferenceSignals, stack
+from repromia.signals import ReferenceSignals, join, stack, told_by
 from repromia.store import Store, code_digest, digest
 from repromia.targets.classifier import PROBED, Classifier
 from repromia.targets.fingerprint import add_weights
@@ -279,23 +279,24 @@ def checked(model: Any, classes: tuple[str, ...]) -> Classifier:
 
 
 def asked(model: Classifier, records: Records, inside: Bool[np.ndarray, " record"]) -> ReferenceSignals:
-    """One model's answers under the program `augmented`, for the records' own classes. Raises TargetError."""
-    parts: list[np.ndarray] = []
+    """What is kept of one model's answers under the program `augmented`. Raises TargetError."""
+    parts: list[ReferenceSignals] = []
     first, constant = None, len(records) > 1
     for at in range(0, len(records), PART):
+        rows = range(at, min(at + PART, len(records)))
         with complaining("It cannot be asked."):
-            answers = Augmented().ask(model, records.take(range(at, min(at + PART, len(records)))))
+            answers = Augmented().ask(model, records.take(rows))
         first = answers[0].logprobs[0] if first is None else first
         constant = constant and bool((answers[0].logprobs == first).all())
-        parts.append(np.array([(one.logprob, one.other) for one in answers], dtype=np.float32))
+        parts.append(told_by(answers, inside[at : rows.stop]))
     if constant:
         raise TargetError(
             "It answers the same to everything.",
             expected="a fitted model",
             found=f"equal probabilities for all of {len(records)} records",
         )
-    logprob, other = np.concatenate(parts, axis=2).transpose(1, 2, 0)  # (field, record, query)
-    return ReferenceSignals(inside[None], logprob[None], other[None])
+    found: ReferenceSignals = join(parts)
+    return found
 
 
 @contextmanager

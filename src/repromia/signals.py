@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from repromia.errors import AttackError, TargetError
 
 Scores = Float[np.ndarray, " record"]
+TOP = 3  # of a reference model's classes, which are kept of every record
 
 
 @dataclass(frozen=True)
@@ -244,6 +245,16 @@ class ClassSignals:
         """log p - log(1 - p) of the record's own class (Carlini et al. 2022, equation 6, in its stable form)."""
         return self.logprob - self.other
 
+    @property
+    def top_classes(self) -> Int[np.ndarray, "record rank"]:
+        """The most probable classes, from the first to the third; of two classes both."""
+        return np.argsort(-self.logprobs, axis=1, kind="stable")[:, :TOP]
+
+    @property
+    def top(self) -> Float[np.ndarray, "record rank"]:
+        """log p of the most probable classes."""
+        return np.take_along_axis(self.logprobs, self.top_classes, axis=1)
+
     def take(self, rows: Sequence[int] | Int[np.ndarray, " row"]) -> ClassSignals:
         """The signals of these records, in this order."""
         index = np.asarray(rows, dtype=np.int64)
@@ -252,21 +263,25 @@ class ClassSignals:
 
 @dataclass(frozen=True)
 class ReferenceSignals:
-    """What models of known training data say of the records' own classes: all that attacks need of them.
+    """What models of known training data say of the records: all that attacks need of them.
 
     inside: whether the record was in the model's training data. query: the variants of the program `augmented`, of
-    which the first is the plain record. logprob: log p of the record's own class; other: log(1 - p).
+    which the first is the plain record. logprob: log p of the record's own class; other: log(1 - p). top, top_classes:
+    log p of the plain record's most probable classes, and which they are.
     """
 
     inside: Bool[np.ndarray, "model record"]
     logprob: Float[np.ndarray, "model record query"]
     other: Float[np.ndarray, "model record query"]
+    top: Float[np.ndarray, "model record rank"]
+    top_classes: Int[np.ndarray, "model record rank"]
 
     def __len__(self) -> int:
         return self.inside.shape[1]
 
     def __post_init__(self) -> None:
         broken = ~(np.isfinite(self.logprob) & np.isfinite(self.other)).all(axis=(1, 2))
+        broken |= ~np.isfinite(self.top).all(axis=(1, 2))
         if broken.any():
             raise TargetError(
                 "A reference model answered with numbers that are not finite.",
@@ -288,7 +303,16 @@ class ReferenceSignals:
     def take(self, rows: Sequence[int] | Int[np.ndarray, " row"]) -> ReferenceSignals:
         """The signals on these records, in this order."""
         index = np.asarray(rows, dtype=np.int64)
-        return ReferenceSignals(self.inside[:, index], self.logprob[:, index], self.other[:, index])
+        return ReferenceSignals(**{one.name: getattr(self, one.name)[:, index] for one in fields(self)})
+
+
+def told_by(variants: Sequence[ClassSignals], inside: Bool[np.ndarray, " record"]) -> ReferenceSignals:
+    """What one model says of records of which it saw those `inside`, from its answers under `augmented`."""
+    logprob, other = (
+        np.stack([getattr(one, name) for one in variants], axis=1).astype(np.float32) for name in ("logprob", "other")
+    )
+    top, classes = variants[0].top.astype(np.float32), variants[0].top_classes.astype(np.int32)
+    return ReferenceSignals(inside[None], logprob[None], other[None], top[None], classes[None])
 
 
 def stack(parts: Sequence[ReferenceSignals]) -> ReferenceSignals:

@@ -18,7 +18,16 @@ from repromia.programs.registry import plan_for
 from repromia.programs.saved import Learned, dump_program, parse_program
 from repromia.progress import Progress
 from repromia.records import Records, content_digest
-from repromia.signals import DenoiseSignals, GradientSignals, ReferenceSignals, Signals, TokenSignals, join
+from repromia.signals import (
+    DenoiseSignals,
+    GradientSignals,
+    ReferenceSignals,
+    Signals,
+    TokenSignals,
+    join,
+    stack,
+    told_by,
+)
 from repromia.store import Store, code_digest, digest
 from repromia.targets.endpoint import EndpointModel
 
@@ -328,11 +337,7 @@ def _tokens(signals: Signals) -> Int[np.ndarray, " token"]:
 
 def outside(answers: Sequence[tuple[Any, ...]]) -> ReferenceSignals:
     """Reference signals of models, each asked the same variants, that saw none of the records."""
-    logprob, other = (
-        np.stack([[getattr(one, name) for one in variants] for variants in answers]).transpose(0, 2, 1)
-        for name in ("logprob", "other")
-    )
-    return ReferenceSignals(np.zeros(logprob.shape[:2], dtype=bool), logprob, other)
+    return stack([told_by(variants, np.zeros(len(variants[0]), dtype=bool)) for variants in answers])
 
 
 def take_fact(fact: Any, rows: Sequence[int] | Int[np.ndarray, " row"]) -> Any:

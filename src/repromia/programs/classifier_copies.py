@@ -19,7 +19,7 @@ from repromia.programs import Binding, Target, at_least
 from repromia.programs.image_changes import mirrored
 from repromia.programs.queries import Augmented, classifier_behind
 from repromia.records import Records
-from repromia.signals import ClassSignals, ReferenceSignals, stack
+from repromia.signals import ClassSignals, ReferenceSignals, stack, told_by
 from repromia.targets.classifier import Classifier
 from repromia.targets.nodes import Nodes, Seen
 
@@ -181,5 +181,4 @@ def mixture(inputs: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 def without_records(variants: list[ClassSignals]) -> ReferenceSignals:
     """The signals of one model that was trained on none of the records."""
-    logprob, other = (np.stack([getattr(one, name) for one in variants], axis=1)[None] for name in ("logprob", "other"))
-    return ReferenceSignals(np.zeros(logprob.shape[:2], dtype=bool), logprob, other)
+    return told_by(variants, np.zeros(len(variants[0]), dtype=bool))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class Case:
         return Case(views, self.references.take(rows), self.member[np.asarray(rows)])
 
     def seen_by(self, inside: np.ndarray) -> Case:
-        return Case(self.views, ReferenceSignals(inside, self.references.logprob, self.references.other), self.member)
+        return Case(self.views, replace(self.references, inside=inside), self.member)
 
 
 def answers(logits: np.ndarray, seed: int = 0) -> ClassSignals:
@@ -57,8 +58,22 @@ def answers(logits: np.ndarray, seed: int = 0) -> ClassSignals:
 
 
 def models(logits: np.ndarray, inside: np.ndarray) -> ReferenceSignals:
-    """From scaled logits (model, record, query)."""
-    return ReferenceSignals(inside, -np.logaddexp(0, -logits), -np.logaddexp(0, logits))
+    """From scaled logits (model, record, query); what else a model says of the plain record is drawn as `answers`."""
+    plain = [answers(one, 1000 + at) for at, one in enumerate(logits[:, :, 0])]
+    return sure_of(-np.logaddexp(0, -logits), -np.logaddexp(0, logits), inside, plain)
+
+
+def sure_of(
+    logprob: np.ndarray, other: np.ndarray, inside: np.ndarray, plain: Sequence[ClassSignals]
+) -> ReferenceSignals:
+    """log p and log(1 - p) of the own classes (model, record, query), and answers about the plain record."""
+    top, classes = (np.stack([getattr(one, name) for one in plain]) for name in ("top", "top_classes"))
+    return ReferenceSignals(inside, logprob, other, top, classes)
+
+
+def reordered(references: ReferenceSignals, order: Sequence[int]) -> ReferenceSignals:
+    """The models in another order."""
+    return ReferenceSignals(**{one.name: getattr(references, one.name)[order] for one in fields(references)})
 
 
 def halves(count: int, records: int, generator: np.random.Generator) -> np.ndarray:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from repromia.attacks import Ask, AskReferences, choose, parse, registry
 from repromia.errors import AttackError
 from repromia.metrics import auc
-from repromia.signals import ClassSignals, ReferenceSignals
+from repromia.signals import ClassSignals
 
-from .synthetic import Case, case, figures, models, names
+from .synthetic import Case, case, figures, models, names, reordered, sure_of
 
 NAMES, WITH_REFERENCES = names(), names(reference=True)
 NEED_INSIDE = [name for name in WITH_REFERENCES if "shadows" in registry("classifier")[name].needs]
@@ -65,9 +65,7 @@ def test_the_order_of_records_plays_no_part(name: str, seed: int, order: list[in
 @given(seed=st.integers(0, 1000), order=st.permutations(range(MODELS)))
 def test_the_order_of_models_plays_no_part(name: str, seed: int, order: list[int]) -> None:
     found = case(RECORDS, MODELS, seed=seed)
-    theirs = found.references
-    turned = ReferenceSignals(theirs.inside[order], theirs.logprob[order], theirs.other[order])
-    other = Case(found.views, turned, found.member)
+    other = Case(found.views, reordered(found.references, order), found.member)
     np.testing.assert_allclose(figures(name, other), figures(name, found), rtol=1e-6, atol=1e-6)
 
 
@@ -85,8 +83,8 @@ def test_probabilities_of_exactly_one_and_next_to_nothing_stay_finite(name: str)
     flat = np.zeros_like(found.references.logprob)
     for references in (
         found.references,
-        ReferenceSignals(found.references.inside, flat, flat - 103),
-        ReferenceSignals(found.references.inside, flat - 103, flat),
+        sure_of(flat, flat - 103, found.references.inside, views["identity"] * len(flat)),
+        sure_of(flat - 103, flat, found.references.inside, views["identity"] * len(flat)),
     ):
         assert np.isfinite(figures(name, Case(views, references, found.member))).all()
 
@@ -173,7 +171,7 @@ def listed(*specs: str, **there: bool) -> set[str]:
 def test_lists_of_attacks_leave_out_what_there_are_no_models_for() -> None:
     by_reference = {*WITH_REFERENCES} - {*NEED_INSIDE}
     assert {"rmia", "lira_offline", "base", "watson", "bavaria_offline"} <= by_reference
-    assert {"lira", "rmia_online", "bavaria", "shokri"} <= {*NEED_INSIDE}
+    assert {"lira", "rmia_online", "bavaria", "shokri", "salem", "ldc_mia"} <= {*NEED_INSIDE}
     assert not listed("passive") & {*WITH_REFERENCES}
     assert listed("passive", reference=True) - listed("passive") == by_reference
     assert listed("passive", reference=True, shadows=True) - listed("passive") == {*WITH_REFERENCES}
@@ -192,6 +190,8 @@ def test_lists_of_attacks_leave_out_what_there_are_no_models_for() -> None:
         ("rmia:a=x", "a cannot be read"),
         ("rmia:gamma=0", "gamma must be positive"),
         ("rmia_online:gamma=-1", "gamma must be positive"),
+        ("salem:models=-1", "models is at least 0"),
+        ("ldc_mia:similar=1", "similar lies between 0 and 1"),
     ],
 )
 def test_values_that_an_option_does_not_have_are_refused(spec: str, message: str) -> None:

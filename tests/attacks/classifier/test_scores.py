@@ -234,7 +234,7 @@ def test_one_model_a_side_has_no_variance_of_its_own() -> None:
 
 
 def test_every_attack_has_an_oracle() -> None:
-    assert {spec.split()[0] for spec in ORACLES} | {"shokri"} == {*names()}
+    assert {spec.split()[0] for spec in ORACLES} | {"shokri", "salem", "ldc_mia"} == {*names()}
 
 
 @pytest.mark.parametrize("name", ["entropy", "modified_entropy"])

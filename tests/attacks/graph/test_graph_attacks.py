@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from classifier.synthetic import Case, answers, case, models
+from classifier.synthetic import Case, answers, case, models, reordered, sure_of
 
 from repromia.attacks import AskReferences, Variants, choose, parse, registry
 from repromia.attacks.graph.probe_bank import PRESETS
@@ -14,7 +14,7 @@ from repromia.errors import AttackError
 from repromia.metrics import auc
 from repromia.programs.graph import PLANS
 from repromia.programs.registry import plan_for
-from repromia.signals import ClassSignals, ReferenceSignals
+from repromia.signals import ClassSignals
 
 OWN = ("hop_posteriors", "probe_bank", "reprogram")
 COUNT = 600
@@ -104,8 +104,7 @@ def test_the_order_of_records_and_of_models_plays_no_part() -> None:
     scores = posteriors(found)
     order = np.random.default_rng(0).permutation(60)
     np.testing.assert_allclose(posteriors(found.take(order)), scores[order], rtol=1e-9)
-    theirs, turned = found.references, [3, 1, 7, 0, 2, 6, 5, 4]
-    other = ReferenceSignals(theirs.inside[turned], theirs.logprob[turned], theirs.other[turned])
+    other = reordered(found.references, [3, 1, 7, 0, 2, 6, 5, 4])
     np.testing.assert_allclose(posteriors(replace(found, references=other)), scores, rtol=1e-9)
     np.testing.assert_array_equal(posteriors(found), scores)
     assert (posteriors(found, seed=1) != scores).any()
@@ -133,8 +132,8 @@ def test_sure_answers_stay_finite() -> None:
     sure[np.arange(40), found.plain.label] = 0.0
     sure[::4] = np.roll(sure[::4], 1, axis=1)
     views = {"augmented": tuple(ClassSignals(sure, sure.argmax(1), one.label) for one in found.views["augmented"])}
-    flat = np.zeros_like(found.references.logprob)
-    for references in (found.references, ReferenceSignals(found.references.inside, flat, flat - 103)):
+    flat, plain = np.zeros_like(found.references.logprob), [views["augmented"][0]] * found.references.models
+    for references in (found.references, sure_of(flat, flat - 103, found.references.inside, plain)):
         assert np.isfinite(posteriors(Case(views, references, found.member))).all()
 
 

@@ -1,11 +1,12 @@
-"""What attacks read off reference models: who saw a record, and what they say of it on average."""
+"""What attacks read off reference models: who saw a record, what they say of it on average, what a network learns."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import logsumexp
+from scipy.special import logit, logsumexp
 
 from repromia.attacks import Variants
 from repromia.errors import AttackError
@@ -14,6 +15,7 @@ from repromia.signals import ClassSignals, ReferenceSignals, Scores
 Saw = Bool[np.ndarray, "model record"]
 Answers = Float[np.ndarray, "record query"]
 CHOOSES = "labels to choose queries"
+ROWS = 20_000  # answers of shadow models that a network learns on
 FLOOR = 1e-6  # of a standard deviation: what single precision leaves of a scaled logit
 
 
@@ -102,3 +104,27 @@ def check_option(name: str, value: str, known: Sequence[str]) -> None:
     """Raises AttackError for a value that an option does not have."""
     if value not in known:
         raise AttackError(f"The option {name} cannot be {value!r}.", expected=" or ".join(known))
+
+
+def network_log_odds(
+    learned: Float[np.ndarray, "row feature"],
+    member: Bool[np.ndarray, " row"],
+    asked: Float[np.ndarray, "record feature"],
+    seed: int,
+) -> Scores:
+    """Log-odds of membership by a network of 32 hidden units, learned on rows of known membership; the order of the
+    rows plays no part."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+
+    order = np.lexsort((member, *learned.T))
+    learned, member = learned[order], member[order]
+    centre, spread = learned.mean(axis=0), learned.std(axis=0)
+    learned, asked = ((one - centre) / np.where(spread > FLOOR, spread, 1.0) for one in (learned, asked))
+    rows = np.random.default_rng(seed).permutation(len(learned))[:ROWS]
+    network = MLPClassifier((32,), alpha=1e-3, learning_rate_init=1e-2, max_iter=30, random_state=seed)
+    with warnings.catch_warnings():  # a fixed number of rounds is meant
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        network.fit(learned[rows], member[rows])
+    found: Scores = logit(network.predict_proba(asked)[:, 1].clip(1e-12, 1 - 1e-12))
+    return found
