@@ -35,12 +35,21 @@ app = App(
     help="Measure how much a machine-learning model gives away about its training data.",
     version=__version__,
     error_formatter=_readable,
+    suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative_iterable=()),
 )
+app.register_install_completion_command(help="Let the shell complete commands and flags (bash, zsh, fish, PowerShell).")
 
 
 @app.command
-def audit(*, config: Annotated[AuditConfig, Parameter(name="*")], dry_run: bool = False) -> int:
+def audit(
+    *,
+    config: Annotated[AuditConfig, Parameter(name="*")],
+    dry_run: bool = False,
+    quiet: bool = False,
+    json: bool = False,
+    track: Literal["", "mlflow"] = "",
+) -> int:
     """Audit a model: who can be told to have been in its training data, and is it the model that tells?
 
     A YAML file with the same names may come first (repromia audit config.yaml …); flags override it.
@@ -49,18 +58,27 @@ def audit(*, config: Annotated[AuditConfig, Parameter(name="*")], dry_run: bool 
     ----------
     dry_run
         Load everything, ask the model about a few records, and print what the audit would ask and for how long.
+    quiet
+        No progress; print the first sentence alone.
+    json
+        Print what result.json holds, and nothing else, on standard output.
+    track
+        Log figures, settings and report to MLflow too: where MLFLOW_TRACKING_URI says, else to mlflow.db here.
     """
+    from repromia.progress import Shown
+
+    shown = Shown(quiet, json, track)
     if dry_run:
         from repromia.rehearsal import dry_run_command
 
-        return dry_run_command(config)
+        return dry_run_command(config, shown)
     if config.rotations > 1:
         from repromia.rotations import rotated_command
 
-        return rotated_command(config)
+        return rotated_command(config, shown=shown)
     from repromia.run import audit_command
 
-    return audit_command(config)
+    return audit_command(config, shown=shown)
 
 
 @app.command
@@ -76,6 +94,7 @@ def check(
     group: str = "",
     skip_unreadable: bool = False,
     seed: int = 0,
+    json: bool = False,
 ) -> int:
     """Do the records alone tell the sides apart? Needs no model: run it before anyone trains.
 
@@ -101,6 +120,8 @@ def check(
         Leave out images that cannot be read.
     seed
         Decides the folds.
+    json
+        Print JSON instead of a table.
     """
     from repromia.run import check_command
 
@@ -115,6 +136,7 @@ def check(
         group=group,
         skip_unreadable=skip_unreadable,
         seed=seed,
+        as_json=json,
     )
 
 
@@ -358,6 +380,9 @@ def main(arguments: list[str] | None = None) -> None:
 
         Console(stderr=True).print(Text(str(error), style="red"))
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted. What was finished is kept: the same command goes on from there.\n")
+        sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -16,6 +16,7 @@ from repromia.errors import AttackError
 from repromia.evaluate import Judge, permuted
 from repromia.intervals import joint_null_test
 from repromia.metrics import auc
+from repromia.progress import Progress, Silent, each
 from repromia.records import LabelledRecords
 from repromia.result import AttackResult, BlindResult, NullRow, NullTarget, Permuted
 from repromia.scoring import Scored, identity_scores, run_attack
@@ -25,14 +26,15 @@ from repromia.views import Views
 
 
 def blind_results(
-    labelled: LabelledRecords, judge: Judge, seed: int, *, captions: bool = True
+    labelled: LabelledRecords, judge: Judge, seed: int, *, captions: bool = True, progress: Progress | None = None
 ) -> tuple[tuple[BlindResult, ...], dict[str, Scores]]:
     """Every blind baseline, cross-validated over all records and fitted on fit; and the latter's scores.
 
     captions: whether the model is told them; what it is not told cannot be what it gives away.
     """
     results, scores = [], {}
-    for name in (one for one in baselines_for(labelled.records) if captions or one != "captions"):
+    names = [one for one in baselines_for(labelled.records) if captions or one != "captions"]
+    for name in each(progress or Silent(), "blind baselines", names):
         scorer = fit_blind(judge.roles.fit, name, seed=seed)
         row = f"blind:{name}"
         roles = judge.roles
@@ -50,11 +52,13 @@ def null_target(
 ) -> tuple[NullTarget, dict[str, Scores]]:
     """The attacks asked of a model that cannot have seen the records (learned ones learn again, on it)."""
     asked = [one for one in chosen if "reference" not in one.attack.needs or views.has_reference]
-    scored = [run_attack(one, views) for one in asked]
-    heads = supervised_rows(scored, judge.roles.fit, seed=judge.seed)
+    progress = views.binding.progress
+    scored = [run_attack(one, views) for one in each(progress, "attacks on the null target", asked)]
+    with progress.step("fitting heads on the null target", None):
+        heads = supervised_rows(scored, judge.roles.fit, seed=judge.seed)
     found = [(one.chosen.name, one) for one in scored if one.bank is None] + [(one.name, one.scored) for one in heads]
     scores = {row: one.scores for row, one in found if one.scores is not None}
-    rows = [_null_row(row, one, judge) for row, one in found]
+    rows = [_null_row(row, one, judge) for row, one in each(progress, "intervals on the null target", found)]
     rows += [
         NullRow(name=one.name, status="not_available", reason=_no_second(reference))
         for one in chosen
@@ -96,7 +100,9 @@ def _joint(judge: Judge, scores: dict[str, Scores]) -> float | None:
     return joint_null_test(areas, resampled)
 
 
-def permuted_head(head: Supervised, judge: Judge, *, repeats: int, seed: int) -> Permuted:
+def permuted_head(
+    head: Supervised, judge: Judge, *, repeats: int, seed: int, progress: Progress | None = None
+) -> Permuted:
     """The head refitted on permuted fit labels: its mean eval AUC must be .5 (99 % interval over permutations)."""
     rows = judge.fit_rows[head.usable]
     fit = judge.roles.fit.take(rows)
@@ -104,7 +110,10 @@ def permuted_head(head: Supervised, judge: Judge, *, repeats: int, seed: int) ->
         blake2b(head.name.encode(), digest_size=8).digest()
     )  # heads that shared draws would fail together
     generator = np.random.default_rng([seed, 50, own])
-    areas = [auc(head.learn(permuted(fit, generator).member)[judge.eval_rows], judge.member) for _ in range(repeats)]
+    areas = [
+        auc(head.learn(permuted(fit, generator).member)[judge.eval_rows], judge.member)
+        for _ in each(progress or Silent(), f"permuted labels: {head.name}", range(repeats))
+    ]
     mean, error = float(np.mean(areas)), float(np.std(areas, ddof=1) / np.sqrt(repeats))
     reach = float(student.ppf(0.995, repeats - 1)) * error
     return Permuted(

@@ -23,6 +23,7 @@ from repromia.gains import null_gains, paired_gains, probe_families
 from repromia.metrics import RocCurve, roc_curve
 from repromia.programs import Binding, Identity, Target, has_weights, only_labels, takes_captions
 from repromia.programs.registry import plan_for, plans
+from repromia.progress import each
 from repromia.provenance import versions
 from repromia.randomised import drawn_by_lot, epsilon_figures
 from repromia.records import LabelledRecords, Records, joined, matched
@@ -115,7 +116,8 @@ def run_audit(
     _check_headline(chosen, carried, settings, models[0].modality)
     _check_references(models)
     drawn = drawn_by_lot(settings.manifest, labelled)
-    kept, duplicates = remove_duplicates(labelled, threshold=settings.near_duplicates)
+    with progress.step("looking for duplicates", None):
+        kept, duplicates = remove_duplicates(labelled, threshold=settings.near_duplicates)
     roles = assign_roles(kept, fit=settings.fit, select=settings.select, seed=settings.seed)
     judge = Judge(roles, settings.fprs, settings.bootstrap, settings.seed)
     summary = RecordsSummary(
@@ -135,19 +137,23 @@ def run_audit(
 
     scored, supervised = _ask_all(chosen, views, judge, settings)
     transferred = transferred_rows(carried, scored, judge.roles.eval)
-    rows, scores = _attack_rows(scored, supervised, transferred, judge)
-    families = probe_families(supervised, scored, scores, views, judge)
-    blind, blind_scores = blind_results(kept, judge, settings.seed, captions=takes_captions(target))
+    rows, scores = _attack_rows(scored, supervised, transferred, judge, progress)
+    with progress.step("families of programs", None):
+        families = probe_families(supervised, scored, scores, views, judge)
+    captions = takes_captions(target)
+    blind, blind_scores = blind_results(kept, judge, settings.seed, captions=captions, progress=progress)
     scores |= blind_scores
     headline = _headline(rows, settings)
     known = scores.get(headline.name) if headline else None
     named = headline.name if headline else ""
     epsilon = epsilon_figures(drawn, labelled, judge, (named, known), settings.delta)
-    sliced = slice_figures(named, known, judge, categories or {})
+    with progress.step("kinds of records", None):
+        sliced = slice_figures(named, known, judge, categories or {})
     null, null_scores = _null(chosen, (reference, null_reference), where, judge, settings)
     rivals = {one.name: one.rival for one in supervised} | {name: rival for name, _, rival in transferred}
-    gains = tuple(paired_gains(rows, scores, chosen, views, judge, blind, headline, rivals))
-    gains += null_gains(rows, scores, null_scores, judge, headline)
+    with progress.step("paired differences", None):
+        gains = tuple(paired_gains(rows, scores, chosen, views, judge, blind, headline, rivals))
+        gains += null_gains(rows, scores, null_scores, judge, headline)
     permuted = tuple(_permuted(chosen, supervised, views, judge, settings))
     first = verdict(Evidence(headline, rows, blind, gains, null, matched(kept)))
     findings = (
@@ -250,8 +256,10 @@ def _ask_all(
     chosen: Sequence[Chosen], views: Views, judge: Judge, settings: Settings
 ) -> tuple[list[Scored], list[Supervised]]:
     """Every attack, and the heads on what came of them."""
-    scored = [run_attack(one, views) for one in chosen]
-    return scored, supervised_rows(scored, judge.roles.fit, seed=settings.seed)
+    progress = views.binding.progress
+    scored = [run_attack(one, views) for one in each(progress, "attacks", chosen)]
+    with progress.step("fitting heads", None):
+        return scored, supervised_rows(scored, judge.roles.fit, seed=settings.seed)
 
 
 def _attack_rows(
@@ -259,12 +267,13 @@ def _attack_rows(
     supervised: Sequence[Supervised],
     transferred: Sequence[tuple[str, Scored, str]],
     judge: Judge,
+    progress: Progress,
 ) -> tuple[tuple[AttackResult, ...], dict[str, Scores]]:
     """A row an attack and a row a head, those carried over last."""
     found = [(one.chosen.name, one) for one in scored if one.bank is None]
     found += [(head.name, head.scored) for head in supervised]
     found += [(name, one) for name, one, _ in transferred]
-    rows = tuple(judge.row(name, one) for name, one in found)
+    rows = tuple(judge.row(name, one) for name, one in each(progress, "intervals", found))
     return rows, {name: one.scores for name, one in found if one.scores is not None}
 
 
@@ -398,7 +407,9 @@ def _permuted(
     if not settings.controls:
         return []
     found: list[Permuted | None] = [
-        permuted_head(head, judge, repeats=settings.head_permutations, seed=settings.seed)
+        permuted_head(
+            head, judge, repeats=settings.head_permutations, seed=settings.seed, progress=views.binding.progress
+        )
         for head in supervised
         if head.scored.scores is not None
     ]

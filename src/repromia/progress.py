@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How much a command says, and to whom.
+
+    quiet: no progress, and the first sentence alone; as_json: data alone, on stdout; tracker: the experiment tracker
+    that is told too.
+    """
+
+    quiet: bool = False
+    as_json: bool = False
+    tracker: str = ""
+
+
+EVERYTHING = Shown()
 
 
 class Step(Protocol):
@@ -19,8 +39,8 @@ class Progress(Protocol):
     """Shows pieces of work."""
 
     @contextmanager
-    def step(self, name: str, total: float) -> Iterator[Step]:
-        """A piece of work of `total` units."""
+    def step(self, name: str, total: float | None) -> Iterator[Step]:
+        """A piece of work of `total` units; None: it has no parts."""
         ...
 
 
@@ -33,7 +53,7 @@ class Silent:
     """Shows nothing."""
 
     @contextmanager
-    def step(self, name: str, total: float) -> Iterator[Step]:
+    def step(self, name: str, total: float | None) -> Iterator[Step]:
         """A step that nobody watches."""
         yield _SilentStep()
 
@@ -55,7 +75,7 @@ class Terminal:
         )
 
     @contextmanager
-    def step(self, name: str, total: float) -> Iterator[Step]:
+    def step(self, name: str, total: float | None) -> Iterator[Step]:
         """A bar with time left."""
         self._bars.start()
         task = self._bars.add_task(name, total=total)
@@ -71,3 +91,20 @@ class Terminal:
             self._bars.remove_task(task)
             if not self._bars.tasks:
                 self._bars.stop()
+
+
+def watched(*, quiet: bool = False) -> Progress:
+    """Bars on stderr where somebody looks at a terminal, else nothing."""
+    if quiet or not sys.stderr.isatty():
+        return Silent()
+    from rich.console import Console
+
+    return Terminal(Console(stderr=True))
+
+
+def each(progress: Progress, name: str, items: Collection[Item]) -> Iterator[Item]:
+    """The items one by one, as a step that advances when the next one is asked for."""
+    with progress.step(name, len(items)) as bar:
+        for item in items:
+            yield item
+            bar.advance()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from repromia.config import AuditConfig, Settings
@@ -14,7 +15,7 @@ from repromia.duplicates import remove_duplicates
 from repromia.errors import RepromiaError
 from repromia.pipeline import chosen_attacks
 from repromia.programs import Binding
-from repromia.progress import Progress, Silent, Terminal
+from repromia.progress import EVERYTHING, Progress, Shown, watched
 from repromia.report.words import duration
 from repromia.roles import Roles, assign_roles
 from repromia.run import load_models, read_records, shadow_models
@@ -108,13 +109,15 @@ def _asked(
     return _Asked(len(programs), float(passes), time.perf_counter() - began)
 
 
-def dry_run_command(config: AuditConfig) -> int:
+def dry_run_command(config: AuditConfig, shown: Shown = EVERYTHING) -> int:
     """Print what the audit would do; 0."""
     from rich.console import Console
     from rich.text import Text
 
-    progress: Progress = Terminal(Console(stderr=True)) if sys.stderr.isatty() else Silent()
-    found, console = rehearse(config, progress), Console()
+    found, console = rehearse(config, watched(quiet=shown.quiet)), Console()
+    if shown.as_json:
+        sys.stdout.write(json.dumps(asdict(found) | {"attacks": [one.name for one in found.attacks]}, indent=2) + "\n")
+        return 0
     for line in lines_of(found):
         console.print(Text(line))
     return 0

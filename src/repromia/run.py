@@ -14,12 +14,14 @@ from rich.console import Console
 
 from repromia.config import AuditConfig, Settings
 from repromia.errors import ConfigError
-from repromia.progress import Progress, Silent, Terminal
+from repromia.progress import EVERYTHING, Progress, Shown, Silent, each, watched
 from repromia.records import LabelledRecords, Picture, Records, as_text
-from repromia.result import AuditResult, Finding
+from repromia.result import AuditResult, Estimate, Finding
 from repromia.store import Store, write_atomic
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from repromia.pipeline import Audit
     from repromia.programs import Target
     from repromia.report import Excerpt
@@ -30,14 +32,16 @@ if TYPE_CHECKING:
 EXCERPT = 300
 
 
-def audit_command(config: AuditConfig, console: Console | None = None) -> int:
+def audit_command(config: AuditConfig, console: Console | None = None, shown: Shown = EVERYTHING) -> int:
     """Run or resume the audit in config.out. 0: all measured; 1: some attack failed."""
-    from repromia.terminal import print_result
+    from repromia.terminal import show_result
+    from repromia.tracking import check_tracker, track
 
-    console = console or Console()
-    progress: Progress = Terminal(Console(stderr=True)) if sys.stderr.isatty() else Silent()
-    result = audit_to_folder(config, progress)
-    print_result(result, console, report_path=config.out / "report.html")
+    check_tracker(shown.tracker)
+    result = audit_to_folder(config, watched(quiet=shown.quiet))
+    show_result(result, console or Console(), shown, report_path=config.out / "report.html")
+    if shown.tracker:
+        track(result, config.out)
     return 0 if result.status == "complete" else 1
 
 
@@ -46,13 +50,14 @@ def audit_to_folder(config: AuditConfig, progress: Progress, unlabelled: Records
 
     unlabelled: further records, scored in the same way, whose scores are written to unlabelled.parquet.
     """
-    from repromia.categories import read_categories
-    from repromia.pipeline import run_audit
-    from repromia.provenance import audit_key
-
     skipped: list[str] = []
-    labelled = read_records(config, skipped.extend)
-    categories = read_categories(config, labelled.records)
+    with progress.step("reading records", None):
+        from repromia.categories import read_categories
+        from repromia.pipeline import run_audit
+        from repromia.provenance import audit_key
+
+        labelled = read_records(config, skipped.extend)
+        categories = read_categories(config, labelled.records)
     with Store(config.out).locked() as store:
         store.event("start", records=len(labelled), unreadable=len(skipped))
         models = load_models(config, labelled, progress)
@@ -82,7 +87,8 @@ def audit_to_folder(config: AuditConfig, progress: Progress, unlabelled: Records
             done.result = done.result.model_copy(update={"findings": (*done.result.findings, missing)})
         source = config.model_dump(mode="json", exclude=set(Settings.model_fields))
         done.result = done.result.model_copy(update={"config": {**source, **done.result.config}})
-        write_audit(done, config.out, redact=config.redact)
+        with progress.step("writing the report", None):
+            write_audit(done, config.out, redact=config.redact)
         store.event("finished", status=done.result.status)
     return done.result
 
@@ -141,7 +147,7 @@ def load_models(
     if config.endpoint:
         return _endpoint_models(config)
     load = _behind_defences(_loader(config, modality_of(config, labelled), labelled.records), config)
-    with progress.step("loading models", 1 + bool(config.reference) + bool(config.null_reference)) as bar:
+    with progress.step("loading models", 3) as bar:
         target = load(config.model)
         bar.advance()
         reference = load(config.reference) if config.reference else None
@@ -357,11 +363,10 @@ def check_command(
     image: str = "",
     caption: str = "",
     skip_unreadable: bool = False,
+    as_json: bool = False,
     console: Console | None = None,
 ) -> int:
     """The blind baselines alone. 0: they find nothing; 1: the data gives it away."""
-    from rich.table import Table
-
     from repromia.blind import baselines_for, cross_validated_auc
     from repromia.duplicates import remove_duplicates
 
@@ -381,19 +386,20 @@ def check_command(
     console = console or Console()
     skipped: list[str] = []
     kept, duplicates = remove_duplicates(read_records(config, skipped.extend))
-    table = Table(title="Do the records alone tell members from non-members?")
-    for heading in ("blind baseline", "AUC", "95 % interval"):
-        table.add_column(heading)
-    found = {name: cross_validated_auc(kept, name, seed=seed) for name in baselines_for(kept.records)}
-    for name, area in found.items():
-        table.add_row(name, f"{area.estimate:.3f}", f"{area.low:.3f} to {area.high:.3f}")
-    console.print(table)
+    names = baselines_for(kept.records)
+    found = {name: cross_validated_auc(kept, name, seed=seed) for name in each(watched(), "blind baselines", names)}
+    separable = [name for name, area in found.items() if area.low > 0.5]
+    across = duplicates.exact_across + duplicates.near_across
+    if as_json:
+        areas = {name: area.model_dump() for name, area in found.items()}
+        told = {"records": len(kept), "unreadable": len(skipped), "on_both_sides": across, "separable": separable}
+        sys.stdout.write(json.dumps({"blind": areas, **told}, indent=2) + "\n")
+        return 1 if separable else 0
+    console.print(_blind_table(found))
     if skipped:
         console.print(f"{len(skipped)} images could not be read and were left out.")
-    across = duplicates.exact_across + duplicates.near_across
     if across:
         console.print(f"{across} records occur on both sides (exactly or nearly) and were left out.")
-    separable = [name for name, area in found.items() if area.low > 0.5]
     if separable:
         console.print(
             f"The data gives it away: {', '.join(separable)} above chance without any model. An attack on these "
@@ -402,6 +408,17 @@ def check_command(
         return 1
     console.print(f"No blind baseline is above chance on {len(kept)} records.")
     return 0
+
+
+def _blind_table(found: dict[str, Estimate]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="Do the records alone tell members from non-members?")
+    for heading in ("blind baseline", "AUC", "95 % interval"):
+        table.add_column(heading)
+    for name, area in found.items():
+        table.add_row(name, f"{area.estimate:.3f}", f"{area.low:.3f} to {area.high:.3f}")
+    return table
 
 
 def attacks_command(*, as_json: bool, console: Console | None = None) -> int:

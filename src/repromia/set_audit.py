@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool
-from rich.console import Console
 
 from repromia.compare_folders import Run, read_run
 from repromia.dataset_inference import strongest_blind
-from repromia.progress import Progress, Silent, Terminal
+from repromia.progress import watched
 from repromia.records import LabelledRecords, Records
 from repromia.result import AttackResult, AuditResult, Estimate
 from repromia.run import audit_to_folder, read_records
@@ -66,8 +64,7 @@ class SetAudit:
 def audit_sets(config: SuspectConfig | ForgetConfig, unlabelled: Records | None = None) -> SetAudit:
     """Run or resume the audit in the folder `audit` of config.out."""
     own = config.audit_config()
-    progress: Progress = Terminal(Console(stderr=True)) if sys.stderr.isatty() else Silent()
-    result = audit_to_folder(own, progress, unlabelled)
+    result = audit_to_folder(own, watched(), unlabelled)
     labelled = read_records(own)
     run = read_run(own.out, "audit")
     kept = set(run.ids)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from repromia.progress import Shown
 from repromia.report import words
 from repromia.result import AttackResult, AuditResult
 
@@ -14,6 +16,16 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _WIDE = 110  # columns from which costs and a second false positive rate fit
+
+
+def show_result(result: AuditResult, console: Console, shown: Shown, *, report_path: Path) -> None:
+    """The result as it was asked for: a page of text, its first sentence, or what result.json holds."""
+    if shown.as_json:
+        sys.stdout.write(result.model_dump_json(indent=2) + "\n")
+    elif shown.quiet:
+        console.print(_text(console, result.findings[0].sentence, ""), soft_wrap=True)
+    else:
+        print_result(result, console, report_path=report_path)
 
 
 def print_result(result: AuditResult, console: Console, *, report_path: Path | str | None = None) -> None:

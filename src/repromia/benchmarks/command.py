@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from repromia.benchmarks.files import FoundFile, described, located, missing
 from repromia.benchmarks.page import html, markdown
 from repromia.benchmarks.tables import Bench, BenchTable, cell_of, central_rows, failures, table_of
 from repromia.errors import ConfigError
-from repromia.progress import Progress, Silent, Terminal
+from repromia.progress import watched
 from repromia.provenance import versions
 from repromia.store import write_atomic
 
@@ -66,7 +65,7 @@ def bench_command(options: Options, console: Console | None = None) -> int:
     for modality in dict.fromkeys(one.modality for one in chosen if options.attacks):
         choose(options.attacks, reference=True, captions=True, shadows=True, modality=modality)
     ready = [_made_ready(one, options, options.out) for one in chosen]
-    progress: Progress = Terminal(Console(stderr=True)) if sys.stderr.isatty() else Silent()
+    progress = watched()
     cells = [(job, one.found) for one in ready for job in one.jobs]
     finished = iter(run_cells(cells, out=options.out, cluster=options.cluster, progress=progress))
     tables = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from repromia.config import AuditConfig
-from repromia.progress import Progress, Silent, Terminal
+from repromia.progress import watched
 from repromia.run import audit_command
 
 SHADOWS = 8
@@ -25,7 +24,7 @@ def run_demo(out: Path, *, modality: str = "language", model: str = "small", see
     from repromia.demo.language import ATTACKS, prepare
 
     console = Console()
-    progress: Progress = Terminal(Console(stderr=True)) if sys.stderr.isatty() else Silent()
+    progress = watched()
     if modality == "diffusion":
         from repromia.demo import diffusion
 
