@@ -191,7 +191,7 @@ def audited(kind: str, drawn: Path, place: Path, seed: int) -> AuditResult:
         given = {"model": build, "weights": weights, "class_field": "folder", "attacks": ("default",)}
     else:
         sides = drawn / "members.jsonl", drawn / "nonmembers.jsonl"
-        attacks = ("passive", "probe_bank:preset=text_only", "reprogram:per_class=100")
+        attacks = ("passive", "probe_bank:preset=text_only")
         given = {"model": str(place), "base": str(SHARED / "stories260k"), "attacks": attacks}
     config = AuditConfig(
         members=sides[0],
@@ -239,6 +239,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=sorted(KINDS))
     parser.add_argument("--records", type=int, default=4000)
+    parser.add_argument("--epsilons", type=float, nargs="+", default=EPSILONS, help="inf: without privacy")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
@@ -249,7 +250,7 @@ def main() -> None:
     names = ("one_run", "rates", "gaussian_one_run", "gaussian_rates")
     measure = "accuracy" if given.kind == "classifier" else "perplexity"
     print(f"| accountant | {measure} | headline | AUC | " + " | ".join(names) + " |\n" + "|---" * 8 + "|", flush=True)
-    for epsilon in EPSILONS:
+    for epsilon in given.epsilons:
         place = folder / f"epsilon-{epsilon:g}"
         done = place / "training.json"
         if not done.is_file():

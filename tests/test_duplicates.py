@@ -80,6 +80,8 @@ def test_what_is_left_obeys_the_rules(sides: tuple[list[str], list[str]]) -> Non
     group = dict(zip(stay, kept.records.groups, strict=True))
     assert all(group[a] == group[b] for a, b in near if a in group and b in group)
     assert summary.near_within == sum(any((a, b) in near for b in stay) for a in stay)
+    like = {a for pair in [*near, *((a, b) for a, b in pairs if texts[a] == texts[b])] for a in pair}
+    assert summary.repeated == tuple(labelled.records.ids[row] for row in stay if row in like)
     again_kept, nothing = remove_duplicates(kept)
     assert again_kept.records == kept.records
     assert not nothing.excluded
@@ -91,7 +93,7 @@ def test_each_kind_is_counted() -> None:
     nonmembers = [LONG.replace("river", "road"), "same text\nhere", "something else entirely"]
     kept, summary = remove_duplicates(labelled_of(members, nonmembers))
     assert kept.records.texts() == ["repeat me once", other[0], "something else entirely"]
-    assert summary.model_dump(exclude={"excluded"}) == {
+    assert summary.model_dump(exclude={"excluded", "repeated"}) == {
         "exact_across": 2,
         "near_across": 2,
         "exact_within": 1,

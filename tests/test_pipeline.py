@@ -121,8 +121,8 @@ def test_eval_labels_change_figures_and_nothing_that_was_learned(
 ) -> None:
     """Only the labels of eval are turned round: every score stays bit for bit, every AUC becomes 1 - AUC."""
 
-    def turned(kept: LabelledRecords, *, fit: float, select: float, seed: int) -> Roles:
-        roles = assign_roles(kept, fit=fit, select=select, seed=seed)
+    def turned(kept: LabelledRecords, *, fit: float, select: float, seed: int, units: None) -> Roles:
+        roles = assign_roles(kept, fit=fit, select=select, seed=seed, units=units)
         opened = roles.eval_labels.open_to_measure()
         return Roles(roles.fit, roles.select, roles.eval, SealedLabels(~opened))
 

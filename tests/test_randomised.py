@@ -11,9 +11,14 @@ from sklearn.ensemble import RandomForestClassifier
 
 import repromia
 from repromia.cli import main
+from repromia.duplicates import remove_duplicates
 from repromia.errors import RecordsError
-from repromia.records import LabelledRecords
-from repromia.result import AuditResult
+from repromia.evaluate import Judge, all_records
+from repromia.manifest import DrawVerdict
+from repromia.randomised import epsilon_figures, whole_units
+from repromia.records import LabelledRecords, Records
+from repromia.result import AuditResult, EpsilonFigures
+from repromia.roles import assign_roles
 from repromia.split import SplitOptions, split
 
 
@@ -86,6 +91,50 @@ def test_the_commands_draw_and_compare(tmp_path: Path, capsys: pytest.CaptureFix
     assert _exit(compared) == 0
     assert "gives away less" in " ".join(capsys.readouterr().out.split())
     assert (tmp_path / "both" / "compare.html").is_file()
+
+
+def _answered(twins: int, *, leave_out: bool) -> EpsilonFigures:
+    """Randomised response of epsilon 1 about each of 600 single texts and of twins that differ in one word.
+
+    A twin's score is the sum of both answers, as an attack on a model that saw both would have it.
+    """
+    generator = np.random.default_rng(2)
+    words = [" ".join(map(str, generator.integers(0, 10**6, 12))) for _ in range(600 + twins)]
+    texts = words + [f"{one} again" for one in words[600:]]
+    own = np.r_[np.arange(600 + twins), np.arange(600, 600 + twins)]
+    ids = tuple(f"r{row}" for row in range(len(texts)))
+    member = generator.random(len(texts)) < 0.5
+    labelled = LabelledRecords(Records(ids, tuple(texts), ids), member)
+    kept, duplicates = remove_duplicates(labelled)
+    answer = np.where(generator.random(len(texts)) < 1 / (1 + np.exp(-1)), member, ~member)
+    score = dict(zip(ids, np.bincount(own, answer)[own] / np.bincount(own)[own], strict=True))
+    drawn = DrawVerdict(True, "", True, 0.5, "record", ids, 0)
+    kept, units = whole_units(drawn, labelled, kept)
+    judge = Judge(assign_roles(kept, units=units), (0.1,), 200, 0)
+    scores = np.array([score[one] for one in all_records(judge.roles).ids])
+    repeated = duplicates.repeated if leave_out else ()
+    return epsilon_figures(drawn, labelled, repeated, judge, ("answers", scores), 0.0)
+
+
+def test_what_remains_of_pairs_does_not_bound_the_epsilon_of_one_record() -> None:
+    """Twins on one side have epsilon 2. Left in, they refute the true epsilon of 1."""
+    assert _answered(1500, leave_out=False).bounds[0].epsilon > 1.1
+    assert 0.3 < _answered(1500, leave_out=True).bounds[0].epsilon <= 1
+
+
+def test_records_of_one_unit_of_the_draw_share_a_role() -> None:
+    """Although the audit was not told of groups: else fit tells the membership of eval."""
+    ids = tuple(f"r{row}" for row in range(900))
+    units = tuple(f"u{row % 300}" for row in range(900))
+    member = np.tile(np.random.default_rng(0).random(300) < 0.5, 3)
+    labelled = LabelledRecords(Records(ids, ids, ids), member)
+    kept, known = whole_units(DrawVerdict(True, "", True, 0.5, "group", units, 0), labelled, labelled.take(range(850)))
+    assert known == units[:850]
+    assert len(set(kept.records.groups)) == 300
+    roles = assign_roles(kept, units=known)
+    name = dict(zip(ids, units, strict=True))
+    held = [{name[one] for one in part.ids} for part in (roles.fit.records, roles.select.records, roles.eval)]
+    assert sum(map(len, held)) == 300
 
 
 def _exit(arguments: list[str]) -> int:

@@ -137,6 +137,7 @@ def test_epsilon_and_slices_are_shown() -> None:
     page = text_of(render_html(result, curves={}, excerpts={}))
     for text in (page, render_markdown(result)):
         assert "0.432" in text
+        assert "The bound to name is the first" in text
         assert "95 %" in text
         assert "more exposed" in text
         assert "0.700 [0.663, 0.737]" in text

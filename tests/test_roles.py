@@ -96,6 +96,35 @@ def test_no_role_draws_a_kind_of_record_more_often() -> None:
     assert np.abs(counts - 40).max() < 5 * 5.7
 
 
+def test_membership_drawn_by_lot_decides_no_role() -> None:
+    """The same units under two draws, with ids that count each side as files do: every unit keeps its role."""
+    units = [f"unit {row}" for row in range(600)]
+    found = []
+    for seed in (0, 1):
+        member = np.random.default_rng(seed).random(600) < 0.5
+        rows = np.argsort(~member, kind="stable")
+        ids = tuple(f"m{row}" if row < member.sum() else f"n{row}" for row in range(600))
+        labelled = LabelledRecords(Records(ids, ids, ids), member[rows])
+        own = [units[row] for row in rows]
+        roles = assign_roles(labelled, units=own)
+        assert roles.by_lot
+        name = dict(zip(ids, own, strict=True))
+        found.append(
+            [{name[one] for one in part.ids} for part in (roles.fit.records, roles.select.records, roles.eval)]
+        )
+        stratified = assign_roles(labelled)
+        assert not stratified.by_lot
+        assert {name[one] for one in stratified.fit.records.ids} != found[-1][0]
+    assert found[0] == found[1]
+
+
+def test_few_records_drawn_by_lot_are_stratified_all_the_same() -> None:
+    labelled = labelled_of([True, False] * 100)
+    found = [assign_roles(labelled, seed=seed, units=labelled.records.ids) for seed in range(20)]
+    assert {one.by_lot for one in found} == {True, False}
+    assert all(role_sizes(one).select == (10, 10) for one in found if not one.by_lot)
+
+
 def test_eval_labels_are_sealed() -> None:
     roles = assign_roles(labelled_of([True, False] * 100))
     assert "True" not in repr(roles.eval_labels)

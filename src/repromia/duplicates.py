@@ -163,6 +163,7 @@ def remove_duplicates(labelled: LabelledRecords, *, threshold: float = 0.5) -> t
         exact_within=int(repeat.sum()),
         near_within=tied,
         excluded=tuple(labelled.records.ids[row] for row in np.flatnonzero(gone)),
+        repeated=tuple(labelled.records.ids[row] for row in np.flatnonzero(_alike_to_others(report) & ~gone)),
     )
 
 
@@ -237,6 +238,11 @@ def _near_pairs(
         union = sizes[first] + sizes[second] - shared
         keep = shared >= threshold * union
         yield first[keep].astype(np.int64), second[keep].astype(np.int64), shared[keep] / union[keep]
+
+
+def _alike_to_others(report: DuplicateReport) -> Bool[np.ndarray, " record"]:
+    """Records that have an exact or near duplicate among all records, on whichever side."""
+    return (np.bincount(report.text)[report.text] > 1) | np.isin(report.text, report.near)
 
 
 def _touched(

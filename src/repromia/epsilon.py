@@ -57,7 +57,7 @@ __all__ = [
 LEAST = 10  # members and non-members of each role: fewer cannot be chosen on or measured
 _NO_COIN = 1e-6  # chance of refusing membership that was drawn by the coin that is claimed
 
-_INDEPENDENT = "scores of different records are independent given membership"
+_INDEPENDENT = "scores of different records are independent given membership, which one training run does not promise"
 _COINS = "independent coins decided membership"
 _GAUSSIAN = "; the mechanism is mu-Gaussian differentially private for some mu"
 

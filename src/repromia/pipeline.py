@@ -25,7 +25,7 @@ from repromia.programs import Binding, Identity, Target, has_weights, only_label
 from repromia.programs.registry import plan_for, plans
 from repromia.progress import each
 from repromia.provenance import versions
-from repromia.randomised import drawn_by_lot, epsilon_figures
+from repromia.randomised import drawn_by_lot, epsilon_figures, whole_units
 from repromia.records import LabelledRecords, Records, joined, matched
 from repromia.result import (
     AttackResult,
@@ -118,7 +118,8 @@ def run_audit(
     drawn = drawn_by_lot(settings.manifest, labelled)
     with progress.step("looking for duplicates", None):
         kept, duplicates = remove_duplicates(labelled, threshold=settings.near_duplicates)
-    roles = assign_roles(kept, fit=settings.fit, select=settings.select, seed=settings.seed)
+    kept, units = whole_units(drawn, labelled, kept)
+    roles = assign_roles(kept, fit=settings.fit, select=settings.select, seed=settings.seed, units=units)
     judge = Judge(roles, settings.fprs, settings.bootstrap, settings.seed)
     summary = RecordsSummary(
         n_members=int(kept.member.sum()),
@@ -146,7 +147,7 @@ def run_audit(
     headline = _headline(rows, settings)
     known = scores.get(headline.name) if headline else None
     named = headline.name if headline else ""
-    epsilon = epsilon_figures(drawn, labelled, judge, (named, known), settings.delta)
+    epsilon = epsilon_figures(drawn, labelled, duplicates.repeated, judge, (named, known), settings.delta)
     with progress.step("kinds of records", None):
         sliced = slice_figures(named, known, judge, categories or {})
     null, null_scores = _null(chosen, (reference, null_reference), where, judge, settings)

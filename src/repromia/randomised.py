@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from repromia.errors import RepromiaError, one_line
 from repromia.evaluate import Judge
 from repromia.intervals import Labelled
 from repromia.manifest import DrawVerdict, check_manifest
-from repromia.records import LabelledRecords
+from repromia.records import LabelledRecords, Records
 from repromia.result import EpsilonFigure, EpsilonFigures
 from repromia.signals import Scores
 
@@ -26,17 +26,39 @@ def drawn_by_lot(manifest: str, labelled: LabelledRecords) -> DrawVerdict | None
     return check_manifest(Path(manifest), labelled) if manifest else None
 
 
+def whole_units(
+    drawn: DrawVerdict | None, labelled: LabelledRecords, kept: LabelledRecords
+) -> tuple[LabelledRecords, tuple[str, ...] | None]:
+    """`kept` in groups that hold whole units of the draw, and the unit of each; (kept, None) where nothing was drawn.
+
+    Else fit could hold one record of a document and eval another, whose membership the first one tells. labelled: what
+    `drawn` is about, `kept` among it.
+    """
+    if drawn is None or not drawn.randomised:
+        return kept, None
+    known = dict(zip(labelled.records.ids, drawn.units, strict=True))
+    units = tuple(known[one] for one in kept.records.ids)
+    part = _parts(units, kept.records.groups)
+    least: dict[int, str] = {}
+    for number, group in zip(part, kept.records.groups, strict=True):
+        least[number] = min(group, least.get(number, group))
+    tied = Records(kept.records.ids, kept.records.contents, tuple(least[number] for number in part))
+    return LabelledRecords(tied, kept.member), units
+
+
 def epsilon_figures(
     drawn: DrawVerdict | None,
     labelled: LabelledRecords,
+    repeated: Sequence[str],
     judge: Judge,
     headline: tuple[str, Scores | None],
     delta: float,
 ) -> EpsilonFigures:
     """Bounds for one attack's scores of all records, or why there are none. labelled: what `drawn` is about.
 
-    Threshold and number of guesses are chosen on select and measured on eval; records of one unit of the draw, and
-    near-duplicates that were left on one side, count once.
+    Threshold and number of guesses are chosen on select and measured on eval; records of one unit of the draw count
+    once. repeated: ids of records that others resemble; they are left out. Those across the sides left the audit, so
+    what stays of such pairs was trained on twice or not at all, and would bound the epsilon of two records.
     """
     name, scores = headline
 
@@ -51,13 +73,15 @@ def epsilon_figures(
         return without(f"the coins were not fair: the chance to be left out was {drawn.holdout:g}, and .5 is needed")
     if scores is None:
         return without("no attack could be measured")
-    unit = dict(zip(labelled.records.ids, drawn.units, strict=True))
     roles = judge.roles
-    select = Labelled(scores[judge.select_rows], roles.select.member)
-    measured = Labelled(scores[judge.eval_rows], judge.member)
-    groups = tuple(_joined([unit[one] for one in part.ids], part.groups) for part in (roles.select.records, roles.eval))
+    if not roles.by_lot:
+        return without("there are too few records to divide them into roles whatever their membership")
+    unit = dict(zip(labelled.records.ids, drawn.units, strict=True))
+    alone = set(unit).difference(repeated)
+    select, select_units = _alone(scores[judge.select_rows], roles.select.member, roles.select.records.ids, unit, alone)
+    measured, units = _alone(scores[judge.eval_rows], judge.member, roles.eval.ids, unit, alone)
     try:
-        bounds = epsilon_bounds(select, measured, delta=delta, groups=(groups[0], groups[1]))
+        bounds = epsilon_bounds(select, measured, delta=delta, groups=(select_units, units))
     except RepromiaError as error:
         return without(one_line(str(error)))
     figures = tuple(
@@ -71,8 +95,16 @@ def epsilon_figures(
     )
 
 
-def _joined(units: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """One name for all records that share a unit or a group, directly or through others."""
+def _alone(
+    scores: Scores, member: np.ndarray, ids: Sequence[str], unit: Mapping[str, str], alone: Collection[str]
+) -> tuple[Labelled, list[str]]:
+    """Scores, membership and units of the records of one role that are among `alone`."""
+    rows = [row for row, one in enumerate(ids) if one in alone]
+    return Labelled(scores[rows], member[rows]), [unit[ids[row]] for row in rows]
+
+
+def _parts(units: Sequence[str], groups: Sequence[str]) -> list[int]:
+    """One number for all records that share a unit or a group, directly or through others."""
     columns = [np.unique(list(one), return_inverse=True)[1] for one in (units, groups)]
     count = len(units)
     offset = int(columns[0].max(initial=-1)) + 1
@@ -80,4 +112,5 @@ def _joined(units: Sequence[str], groups: Sequence[str]) -> list[str]:
     rows = np.tile(np.arange(count), 2)
     size = int(nodes.max(initial=count)) + 1
     graph = sparse.coo_array((np.ones(len(rows)), (rows, nodes)), shape=(size, size))
-    return [str(one) for one in connected_components(graph, directed=False)[1][:count]]
+    found: list[int] = connected_components(graph, directed=False)[1][:count].tolist()
+    return found

@@ -16,6 +16,7 @@ from repromia.errors import RepromiaError
 from repromia.pipeline import chosen_attacks
 from repromia.programs import Binding
 from repromia.progress import EVERYTHING, Progress, Shown, watched
+from repromia.randomised import drawn_by_lot, whole_units
 from repromia.report.words import duration
 from repromia.roles import Roles, assign_roles
 from repromia.run import load_models, read_records, shadow_models
@@ -50,8 +51,10 @@ class Rehearsal:
 def rehearse(config: AuditConfig, progress: Progress) -> Rehearsal:
     """Read the records, load the models, ask the target about a few. Raises RepromiaError as the audit would."""
     settings = config.settings()
-    kept, duplicates = remove_duplicates(read_records(config), threshold=settings.near_duplicates)
-    roles = assign_roles(kept, fit=settings.fit, select=settings.select, seed=settings.seed)
+    labelled = read_records(config)
+    kept, duplicates = remove_duplicates(labelled, threshold=settings.near_duplicates)
+    kept, units = whole_units(drawn_by_lot(settings.manifest, labelled), labelled, kept)
+    roles = assign_roles(kept, fit=settings.fit, select=settings.select, seed=settings.seed, units=units)
     models = load_models(config, kept, progress)
     shadows = shadow_models(config, models[0], kept.records)
     chosen = chosen_attacks(settings, (), models, shadows)

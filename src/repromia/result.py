@@ -169,6 +169,7 @@ class Duplicates(Figures):
     near_within: int = 0
     unchecked: int = 0  # records that could resemble others only through word sequences common to > 1,000 records
     excluded: tuple[str, ...] = ()  # ids left out of the audit
+    repeated: tuple[str, ...] = ()  # ids that stay though other records, exactly or nearly, are like them
 
 
 class RoleSizes(Figures):

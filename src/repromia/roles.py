@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import ceil
@@ -46,36 +47,73 @@ class RoleFractions:
 
 @dataclass(frozen=True)
 class Roles:
-    """The three roles. Labels of eval are sealed: only measures open them."""
+    """The three roles. Labels of eval are sealed: only measures open them.
+
+    by_lot: membership was drawn by lot and decided nothing about roles: coins of eval are independent of all else.
+    """
 
     fit: LabelledRecords
     select: LabelledRecords
     eval: Records
     eval_labels: SealedLabels
+    by_lot: bool = False
 
 
-def assign_roles(labelled: LabelledRecords, *, fit: float = 0.2, select: float = 0.1, seed: int = 0) -> Roles:
+def assign_roles(
+    labelled: LabelledRecords,
+    *,
+    fit: float = 0.2,
+    select: float = 0.1,
+    seed: int = 0,
+    units: Sequence[str] | None = None,
+) -> Roles:
     """A random division into roles, stratified by membership, whole groups together.
 
     Decided by a hash of seed and group name, so the order of the records does not matter; each role lists
     its records in hash order. Without groups a role's members (and non-members) are within one of the asked
     share; with groups, within the largest group, as long as groups of both classes leave room for it.
 
+    units: of each record, where membership was drawn by lot (`repromia.manifest`). Then names of units are hashed, and
+    membership decides nothing: of stratified roles, fit and select tell how many members eval has. Where a role would
+    be too small in this way, roles are stratified all the same, and not `by_lot`.
+
     Raises ConfigError for impossible fractions; RecordsError when a role gets fewer than `LEAST` members or
     non-members.
     """
     fractions = RoleFractions(fit, select)
-    records = labelled.records
-    hashes = {group: _hash(seed, group) for group in set(records.groups)}
-    order = sorted(range(len(records)), key=lambda row: (hashes[records.groups[row]], records.ids[row]))
-    ordered = labelled.take(order)
+    if units is not None:
+        ordered = _in_hash_order(labelled, units, seed)
+        role = _divide_blindly(ordered.records, fractions.edges())
+        if _counts(ordered, role).min() >= LEAST:
+            return _parts(ordered, role, by_lot=True)
+    ordered = _in_hash_order(labelled, labelled.records.groups, seed)
     role = _divide(ordered, fractions.edges())
+    _check_sizes(ordered, fractions, _counts(ordered, role))
+    return _parts(ordered, role, by_lot=False)
+
+
+def _parts(ordered: LabelledRecords, role: Int[np.ndarray, " record"], *, by_lot: bool) -> Roles:
+    fit, select, measured = (ordered.take(np.flatnonzero(role == number)) for number in range(3))
+    _check_groups(measured)
+    return Roles(fit, select, measured.records, SealedLabels(measured.member), by_lot)
+
+
+def _counts(ordered: LabelledRecords, role: Int[np.ndarray, " record"]) -> Int[np.ndarray, "3 2"]:
+    """Members and non-members of each role."""
     counts = np.zeros((3, 2), dtype=np.int64)
     np.add.at(counts, (role, (~ordered.member).astype(np.int64)), 1)
-    _check_sizes(ordered, fractions, counts)
-    parts = [ordered.take(np.flatnonzero(role == number)) for number in range(3)]
-    _check_groups(parts[2])
-    return Roles(parts[0], parts[1], parts[2].records, SealedLabels(parts[2].member))
+    return counts
+
+
+def _in_hash_order(labelled: LabelledRecords, names: Sequence[str], seed: int) -> LabelledRecords:
+    """By the hash of the least name in each group; records of one group stand side by side."""
+    groups = labelled.records.groups
+    least: dict[str, str] = {}
+    for group, name in zip(groups, names, strict=True):
+        least[group] = min(name, least.get(group, name))
+    hashes = {group: _hash(seed, name) for group, name in least.items()}
+    ids = labelled.records.ids
+    return labelled.take(sorted(range(len(ids)), key=lambda row: (hashes[groups[row]], ids[row])))
 
 
 def role_sizes(roles: Roles) -> RoleSizes:
@@ -90,6 +128,13 @@ def role_sizes(roles: Roles) -> RoleSizes:
 
 def _hash(seed: int, group: str) -> bytes:
     return blake2b(f"{seed}\0{group}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _divide_blindly(ordered: Records, shares: Float[np.ndarray, " 3"]) -> Int[np.ndarray, " record"]:
+    """Role number of each record, whatever their membership."""
+    _, first, group = np.unique(np.array(ordered.groups), return_index=True, return_inverse=True)
+    group = np.argsort(np.argsort(first))[group]
+    return _cut(np.bincount(group), shares)[group]
 
 
 def _divide(ordered: LabelledRecords, shares: Float[np.ndarray, " 3"]) -> Int[np.ndarray, " record"]:

@@ -165,7 +165,9 @@ def _epsilon(result: AuditResult) -> str:
         for one in found.bounds
     ]
     of = f"Scores of {escaped(found.attack)}, delta {found.delta:g}: the training is not differentially private below"
-    return f"{of}\n\n" + _table(["Bound", "Epsilon (nats)", "Confidence", "Assumes"], lines, empty="no figure")
+    return f"{of}\n\n{words.WHICH_BOUND}\n\n" + _table(
+        ["Bound", "Epsilon (nats)", "Confidence", "Assumes"], lines, empty="no figure"
+    )
 
 
 def _records(result: AuditResult) -> str:

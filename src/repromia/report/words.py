@@ -7,6 +7,10 @@ from typing import Final, NamedTuple
 
 from repromia.result import AttackResult, AuditResult, Estimate, Kind, TprAtFpr
 
+WHICH_BOUND: Final = (
+    "The bound to name is the first, of one training run: it holds whatever records do to each other. The others hold "
+    "only as far as what they assume does, and each has its confidence alone: the largest of them has not."
+)
 KINDS: Final[tuple[Kind, ...]] = ("reprogrammed", "head", "reference", "passive", "blind")
 
 
