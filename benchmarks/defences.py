@@ -13,7 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from repromia.signals import ClassSignals, TokenSignals
 SEED = 0
 BY_CLASS = ("", "rounding:digits=2", "top_k:k=3", "temperature:t=5", "noise:scale=1", "smoothing", "label_only")
 BY_TOKEN = ("", "rounding:digits=1", "top_k:k=20", "temperature:t=5", "noise:scale=1")
+BY_NOISE = ("", "rounding:digits=1", "noise:scale=0.1", "smoothing:spread=0.1:copies=4")  # of what a denoiser predicts
 BY_LABELS = "reprogram:answers=labels:per_class=100:steps=10"
 
 
@@ -46,17 +47,22 @@ class Case:
     utility: tuple[str, Callable[[Any], float]]
 
 
-def classifier(out: Path) -> Case:
+def classifier(out: Path, label_smoothing: float = 0.0) -> Case:
     """A small network on CIFAR-10, 1,500 members."""
     from benchmarks.classifier_targets import train
 
     arrays = np.load(SHARED / "cifar10" / "cifar10_12k_4k.npz")
     rows = np.random.default_rng(SEED).permutation(len(arrays["x_train"]))[:3000]
     images, label = arrays["x_train"][rows], arrays["y_train"][rows].astype(np.int64)
-    model = train(images[:1500], label[:1500], seed=SEED, augment=False)
+    model = train(images[:1500], label[:1500], seed=SEED, augment=False, label_smoothing=label_smoothing)
     records = repromia.load_records((images[:1500], label[:1500]), (images[1500:], label[1500:]))
     attacks = ("passive", "probe_bank", "reprogram:per_class=200")
     return Case(repromia.classifier(model, records), records, BY_CLASS, attacks, attacks[-1], ("accuracy", _accuracy))
+
+
+def label_smoothing(out: Path) -> Case:
+    """The same network on the same records, trained with label smoothing .1: to be set beside `classifier`, none."""
+    return replace(classifier(out, 0.1), defences=("",))
 
 
 def graph(out: Path) -> Case:
@@ -75,18 +81,36 @@ def graph(out: Path) -> Case:
 
 
 def language(out: Path) -> Case:
-    """stories260k fine-tuned on news for four epochs (`benchmarks.targets.stories_ag_news`)."""
-    from benchmarks.targets import stories_ag_news
+    """stories260k, all weights fine-tuned on 500 news texts for four epochs."""
+    from benchmarks.targets import _drawn, _fine_tuned, _news
 
-    files = stories_ag_news(out / "target", SEED)
+    files, members = _drawn(out / "target", SHARED / "stories260k", _news(), SEED, per_class=500)
+    _fine_tuned(files, members, epochs=4, seed=SEED)
     records = repromia.load_records(str(files.members), str(files.nonmembers))
-    learned = "reprogram:per_class=100"
-    attacks = ("passive", "probe_bank:preset=text_only", learned)
+    learned = "reprogram:per_class=60:steps=8"
+    attacks = ("loss", "zlib", "min_k", "lowercase", "probe_bank:preset=text_only", learned)
     target = repromia.language_model(str(files.finetuned))
     return Case(target, records, BY_TOKEN, attacks, learned, ("perplexity", _perplexity))
 
 
-CASES: dict[str, Callable[[Path], Case]] = {"classifier": classifier, "graph": graph, "language": language}
+def diffusion(out: Path) -> Case:
+    """The demo's denoiser of handwritten digits, 500 members."""
+    from repromia.demo.denoiser import train_denoiser
+    from repromia.demo.diffusion import MEMBERS, RECIPE, handwritten_digits
+
+    images = handwritten_digits()
+    images = images[np.random.default_rng(SEED).permutation(len(images))]
+    pipeline, _ = train_denoiser(images[:MEMBERS], RECIPE, seed=SEED)
+    records = repromia.load_records(images[:MEMBERS], images[MEMBERS : 2 * MEMBERS])
+    learned = "reprogram:steps=10"
+    attacks = ("passive", "probe_bank", learned)
+    target = repromia.diffusion_model(pipeline)
+    return Case(target, records, BY_NOISE, attacks, learned, ("error", _error))
+
+
+CASES: dict[str, Callable[[Path], Case]] = {
+    one.__name__: one for one in (classifier, label_smoothing, graph, language, diffusion)
+}
 
 
 def audit(case: Case, defence: str, folder: Path, transferred: Path | None) -> AuditResult:
@@ -169,6 +193,18 @@ def _perplexity(given: tuple[Any, LabelledRecords]) -> float:
     outside = records.nonmembers()
     found: TokenSignals = target.signals(target.encode(outside.contents, outside.ids))
     return float(np.exp(-found.logprob.mean()))
+
+
+def _error(given: tuple[Any, LabelledRecords]) -> float:
+    """Mean squared error of the predicted noise, every record at one timestep of the whole schedule."""
+    target, records = given
+    part = target.encode(records.nonmembers().contents)
+    generator = torch.Generator().manual_seed(SEED)
+    t = torch.randint(target.steps, (len(part),), generator=generator)
+    noise = torch.randn(part.clean.shape, generator=generator)
+    kept = target.alphas[t][:, None, None, None]
+    noisy = (kept.sqrt() * part.clean + (1 - kept).sqrt() * noise).float()
+    return float((target.noise(noisy, t, target.conditions(part)) - noise).square().mean())
 
 
 def main() -> None:

@@ -74,6 +74,7 @@ def train(
     epochs: int = 30,
     classes: int = 10,
     large: bool = False,
+    label_smoothing: float = 0.0,
 ) -> nn.Module:
     """AdamW with a linear decay, on a GPU where there is one. augment: flips and shifts by up to two pixels; large:
     ResNet18, else SmallCnn."""
@@ -91,7 +92,8 @@ def train(
         for at in range(0, len(order) - batch + 1, batch):
             rows = order[at : at + batch]
             shown = _moved(pixels[rows]) if augment else pixels[rows]
-            loss = nn.functional.cross_entropy(model(shown.to(device)), wanted[rows].to(device))
+            logits = model(shown.to(device))
+            loss = nn.functional.cross_entropy(logits, wanted[rows].to(device), label_smoothing=label_smoothing)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
