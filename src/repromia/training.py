@@ -65,7 +65,7 @@ def _epoch(sequences: list[torch.Tensor], batch: int, generator: torch.Generator
 def _step(model: Any, optimiser: torch.optim.Optimizer, batch: list[torch.Tensor]) -> float:
     ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
     labels = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True, padding_value=-100)
-    loss = model(input_ids=ids, labels=labels).loss
+    loss = model(input_ids=ids.to(model.device), labels=labels.to(model.device)).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
     optimiser.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -47,7 +48,9 @@ def test_an_entry_says_where_from_what_and_what_is_against_it(name: str) -> None
     assert all((one.title, one.source, one.licence, one.protocol, one.target, one.against))
     assert one.layouts
     assert all(file.path and file.form for layout in one.layouts for file in layout)
+    assert re.search(r"https?://|(GitHub|Hugging Face) [\w-]+/[\w-]+", one.source)
     assert all(len(file.sha256) in (0, 64) for layout in one.layouts for file in layout)
+    assert all(len(file.archive_md5) in (0, 32) for layout in one.layouts for file in layout)
     assert all(one.scale(preset).takes and one.scale(preset).attacks for preset in PRESETS)
 
 
@@ -97,6 +100,17 @@ def test_missing_data_is_told_with_its_source_and_form(name: str, tmp_path: Path
     assert one.source in told
 
 
+def test_a_big_recipe_names_a_big_model_and_does_not_fall_back_on_the_small_one(tmp_path: Path) -> None:
+    registry()["wikimia-64"].stand_in(tmp_path)
+    (tmp_path / "stories260k").mkdir()
+    assert f"target: {tmp_path / 'stories260k'}" in said("wikimia-64", preset="laptop", data=str(tmp_path))
+    assert f"target: {tmp_path / 'pythia-6.9b'}" in said("wikimia-64", preset="paper", data=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"pythia-6.9b") as raised:
+        bench_command(Options(("wikimia-64",), preset="paper", data=str(tmp_path), out=tmp_path / "out"))
+    assert "EleutherAI/pythia-6.9b" in str(raised.value)
+    assert "AdamW 1e-05" in said("ag_news-iid", preset="paper")
+
+
 def test_the_paper_recipe_of_a_denoiser_is_the_papers(tmp_path: Path) -> None:
     text = said("cifar10-ddpm", preset="paper")
     assert "members and non-members: 25,000 + 25,000" in text
@@ -135,5 +149,8 @@ def test_the_list_says_what_is_missing_here(tmp_path: Path) -> None:
     assert list_command(Options((), data=str(tmp_path)), Console(file=out, width=200)) == 0
     rows = {line.split("│")[1].strip(): line for line in out.getvalue().splitlines() if line.startswith("│")}
     assert set(NAMES) <= set(rows)
+    narrow = StringIO()
+    list_command(Options((), data=str(tmp_path)), Console(file=narrow, width=80))
+    assert all(f"│ {name} " in narrow.getvalue() for name in NAMES)  # to be copied: none is cut off
     assert "│ yes " in rows["cora-gcn"].split("graph")[1][6:]
     assert "missing: planetoid/pubmed.npz" in rows["pubmed-gcn"]

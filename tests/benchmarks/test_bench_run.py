@@ -16,6 +16,7 @@ from rich.console import Console
 from repromia.benchmarks import registry
 from repromia.benchmarks.command import Options, bench_command
 from repromia.benchmarks.tables import Bench, BenchTable, central_rows
+from repromia.benchmarks.texts import stand_in_records
 from repromia.errors import ConfigError, RepromiaError
 from test_cluster import two_workers  # noqa: F401 — a fixture
 
@@ -114,6 +115,21 @@ def test_every_benchmark_is_measured_at_smoke(name: str, tmp_path: Path) -> None
     found = bench(tmp_path, name)
     assert found.status == "complete"
     assert found.tables[0].cells[0].rows[0].kind == "blind"
+
+
+def test_the_few_records_of_wikimia_256_are_shared_out_so_that_all_roles_have_some(out: Path, tmp_path: Path) -> None:
+    members, others = stand_in_records(51)[0], stand_in_records(82)[0][51:]
+    rows = [{"input": one, "label": int(side == 0)} for side, texts in enumerate((members, others)) for one in texts]
+    file = tmp_path / "wikimia" / "wikimia_256.jsonl"
+    file.parent.mkdir()
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = str(out / "stand-in" / "models" / "base")
+    found = bench(
+        tmp_path / "out", "wikimia-256", preset="laptop", data=str(tmp_path), model=model, attacks=("loss", "recall")
+    )
+    (cell,) = found.tables[0].cells
+    assert (cell.eval_members, cell.eval_nonmembers) == (17, 11)
+    assert "33 % fit, 33 % select, 34 % eval" in " ".join(found.tables[0].steps)
 
 
 def test_an_attack_that_fails_is_a_red_row_and_is_tried_again(tmp_path: Path) -> None:

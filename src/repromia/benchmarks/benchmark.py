@@ -30,11 +30,19 @@ class Published:
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file or folder under --data. form: how it must look; sha256: of the copy that ours were measured on."""
+    """A file or folder under --data. form: how it must look; sha256: of the copy that ours were measured on;
+    archive_md5: of the archive in which its authors give it out, as they publish it."""
 
     path: str
     form: str
     sha256: str = ""
+    archive_md5: str = ""
+
+    @property
+    def described(self) -> str:
+        """Where it lies and how it must look."""
+        archive = f"; MD5 of its archive {self.archive_md5}" if self.archive_md5 else ""
+        return f"{self.path} ({self.form}{archive})"
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,9 @@ class Scale:
     """The size of a run.
 
     records: most of a side; 0: all there are. training: epochs, or steps of a diffusion model. size: of images, in
-    pixels a side; 0: as they are. takes: of one seed, as measured or (paper) as to be expected.
+    pixels a side; 0: as they are. fit, select: shares of these roles, the rest is measured. model: where the target's
+    weights lie under --data at this size, if not where the benchmark says. takes: of one seed, as measured or (paper)
+    as to be expected.
     """
 
     attacks: tuple[str, ...]
@@ -51,6 +61,9 @@ class Scale:
     training: int = 0
     shadows: int = 0
     size: int = 0
+    fit: float = 0.2
+    select: float = 0.1
+    model: str = ""
     head_permutations: int = 50
     program_permutations: int = 1
     bootstrap: int = 2000
@@ -98,6 +111,10 @@ class Benchmark:
         scales: dict[str, Scale] = {"smoke": self.smoke, "laptop": self.laptop, "paper": self.paper}
         return scales[preset]
 
+    def model_at(self, preset: PresetName) -> str:
+        """Where the target's weights, or its base, lie under --data; empty: trained from nothing."""
+        return self.scale(preset).model or self.model
+
 
 @dataclass(frozen=True)
 class Job:
@@ -124,8 +141,16 @@ class Job:
         return {
             "attacks": self.attacks or scale.attacks,
             "seed": self.seed,
+            "fit": scale.fit,
+            "select": scale.select,
             "fprs": (0.05, 0.01),
             "head_permutations": scale.head_permutations,
             "program_permutations": scale.program_permutations,
             "bootstrap": scale.bootstrap,
         }
+
+    @property
+    def roles(self) -> str:
+        """How the records are spent."""
+        fit, select = (round(100 * one) for one in (self.scale.fit, self.scale.select))
+        return f"roles by lot: {fit} % fit, {select} % select, {100 - fit - select} % eval"

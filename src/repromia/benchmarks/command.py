@@ -119,7 +119,7 @@ def _made_ready(benchmark: Benchmark, options: Options, out: Path) -> _Ready:
         made = benchmark.stand_in_models(out / "stand-in" / "models") if not model else ("", "")
         model, reference = model or made[0], reference or made[1]
     files = located(benchmark, root)
-    model, reference = (_whole(one) for one in (model or _default_model(benchmark, options.data), reference))
+    model, reference = (_whole(one) for one in (model or _default_model(benchmark, options), reference))
     jobs = tuple(
         Job(
             benchmark,
@@ -141,11 +141,12 @@ def _whole(model: str) -> str:
     return str(Path(model).absolute()) if model and Path(model).exists() else model
 
 
-def _default_model(benchmark: Benchmark, data: str) -> str:
-    """The folder under --data that the benchmark names, if it needs a model. Raises ConfigError."""
-    if not benchmark.model:
+def _default_model(benchmark: Benchmark, options: Options) -> str:
+    """The folder under --data that the benchmark names at this size, if it needs a model. Raises ConfigError."""
+    name = benchmark.model_at(options.preset)
+    if not name:
         return ""
-    place = Path(data) / benchmark.model
+    place = Path(options.data) / name
     if place.is_dir():
         return str(place)
     raise ConfigError(
@@ -164,8 +165,10 @@ def _show_steps(benchmark: Benchmark, options: Options, console: Console) -> Non
         complete = [one for one in benchmark.layouts if not missing(one, Path(options.data))]
         layout, absent = (complete[0], []) if complete else (layout, missing(layout, Path(options.data)))
     files = tuple(Path(options.data) / one.path for one in layout)
-    model = options.model or (str(Path(options.data) / benchmark.model) if benchmark.model and options.data else "")
+    named = benchmark.model_at(options.preset)
+    model = options.model or (str(Path(options.data) / named) if named and options.data else "")
     job = Job(benchmark, options.preset, 0, files, Path("."), model, options.reference, options.attacks)
+    forms = " and ".join(one.described for one in layout)
     lines = [
         f"{benchmark.name}: {benchmark.title}, preset {options.preset}, seeds 0 to {options.seeds - 1}",
         *(f"  {number}. {step}" for number, step in enumerate(benchmark.steps(job), 1)),
@@ -173,9 +176,10 @@ def _show_steps(benchmark: Benchmark, options: Options, console: Console) -> Non
         f"  intervals: {scale.bootstrap} resamples; controls: null target, heads on permuted labels "
         f"{scale.head_permutations} times, programs {scale.program_permutations} times",
         f"  protocol: {benchmark.protocol}",
+        f"  data: {forms}; from {benchmark.source}; licence: {benchmark.licence}",
         f"  takes: {scale.takes} a seed",
         f"  run: {command_line(options)} --out DIR",
-        *([f"  missing under {options.data}: {', '.join(absent)}; from {benchmark.source}"] if absent else []),
+        *([f"  missing under {options.data}: {', '.join(absent)}"] if absent else []),
     ]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -216,7 +220,8 @@ def list_command(options: Options, console: Console | None = None) -> int:
     console = console or Console()
     table = Table(title=f"Benchmarks (preset {options.preset})")
     for heading in ("name", "model of", "by lot", "runnable here", "a seed takes"):
-        table.add_column(heading)
+        # a name is to be copied, a path to be read: nothing is cut off
+        table.add_column(heading, no_wrap=heading == "name", overflow="fold")
     for one in registry().values():
         table.add_row(
             one.name, one.modality, "yes" if one.iid else "no", runnable(one, options), one.scale(options.preset).takes
@@ -232,6 +237,7 @@ def runnable(benchmark: Benchmark, options: Options) -> str:
     root = Path(options.data) if options.data else None
     absent = [] if root and any(not missing(one, root) for one in benchmark.layouts) else list(benchmark.layouts[:1])
     wanting = [one.path for layout in absent for one in layout]
-    if benchmark.model and not options.model and not (root and (root / benchmark.model).is_dir()):
-        wanting.append(f"{benchmark.model} (or --model)")
+    model = benchmark.model_at(options.preset)
+    if model and not options.model and not (root and (root / model).is_dir()):
+        wanting.append(f"{model} (or --model)")
     return f"missing: {', '.join(wanting)}" if wanting else "yes"

@@ -118,5 +118,5 @@ def ddpm_steps(job: Job, *, recipes: Mapping[str, Recipe]) -> tuple[str, ...]:
         f"{recipe.attention or 'none (middle only)'}, dropout {recipe.dropout}; {recipe.steps:,} steps of "
         f"{recipe.batch}, AdamW {recipe.rate:g} ({recipe.schedule}), augmentation {recipe.augment}; {ema}",
         f"null model: {job.reference or 'the same recipe on images of neither side'}",
-        "roles by lot: 20 % fit, 10 % select, 70 % eval; every timestep is chosen on select",
+        f"{job.roles}; every timestep is chosen on select",
     )

@@ -37,7 +37,7 @@ def located(benchmark: Benchmark, data: str) -> tuple[tuple[DataFile, Path], ...
             return tuple((one, root / one.path) for one in layout)
     if not benchmark.layouts:
         return ()
-    ways = [" and ".join(f"{one.path} ({one.form})" for one in layout) for layout in benchmark.layouts]
+    ways = [" and ".join(one.described for one in layout) for layout in benchmark.layouts]
     raise ConfigError(
         f"The data of {benchmark.name!r} is not {'under ' + repr(data) if data else 'named'}.",
         expected="; or ".join(ways),

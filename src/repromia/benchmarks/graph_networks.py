@@ -105,7 +105,7 @@ def graph_steps(job: Job, *, kind: str = "gcn") -> tuple[str, ...]:
         "trained on the subgraph of its members",
         f"references: {scale.shadows} shadow models on halves by lot, trained alike; one more is the null target",
         "members and non-members are asked on the whole graph",
-        "roles by lot: 20 % fit, 10 % select, 70 % eval",
+        job.roles,
     )
 
 

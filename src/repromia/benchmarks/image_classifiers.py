@@ -56,5 +56,5 @@ def classifier_steps(job: Job, *, augment: bool) -> tuple[str, ...]:
         f"target: {net}, {scale.training} epochs, AdamW 2e-3 falling linearly to 0, batches of 64, "
         + ("flips and shifts by two pixels" if augment else "no augmentation"),
         f"references: {scale.shadows} shadow models on halves by lot, trained alike; one more is the null target",
-        "roles by lot: 20 % fit, 10 % select, 70 % eval",
+        job.roles,
     )

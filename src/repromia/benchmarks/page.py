@@ -106,6 +106,7 @@ def _section(table: BenchTable) -> Section:
         f"Target: {table.target}. Asked: {', '.join(dict.fromkeys(_asked(one.model) for one in table.cells))}.",
         *(f"Known against it: {one}" for one in table.against),
         *([f"Files: {'; '.join(stated)}."] if stated else []),
+        *(["Published figures: none that we know of."] if not table.published else []),
         *(_cell_sentence(one) for one in table.cells),
     ]
     grids = [_attacks(table.cells), _gains(table.cells), _published(table)]

@@ -107,7 +107,7 @@ def text_to_image_steps(job: Job) -> tuple[str, ...]:
         "the model's size",
         f"target: {job.model or job.benchmark.target}; frozen, asked with every image's own caption, guidance 1",
         f"reference and null target: {job.reference or 'none named (--reference), such as another family of models'}",
-        "roles by lot: 20 % fit, 10 % select, 70 % eval; every timestep is chosen on select",
+        f"{job.roles}; every timestep is chosen on select",
     )
 
 

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from repromia.benchmarks.benchmark import Benchmark, Job, Scale
+from repromia.benchmarks.benchmark import Benchmark, Job, Published, Scale
 from repromia.errors import RecordsError
 from repromia.progress import Silent
 from repromia.result import AuditResult
 
 LONGEST = 384  # tokens of a record on small contexts: room is left for prefixes
-PASSIVE = "loss,zlib,lowercase,min_k,min_k_plus_plus"
+RATES = {"smoke": 1e-3, "laptop": 1e-3, "paper": 1e-5}  # a base of a billion parameters forgets itself at 1e-3
+BATCH = 16
 
 
 class Text(NamedTuple):
@@ -76,7 +77,7 @@ def run_published(job: Job) -> AuditResult:
     return _audited(job, job.model, job.reference, grouped=any(one.group for one in rows))
 
 
-def run_fine_tuned(job: Job, *, rate: float = 1e-3, batch: int = 16) -> AuditResult:
+def run_fine_tuned(job: Job) -> AuditResult:
     """Fine-tune the base on a half drawn by lot, audit with the other half; the base is reference and null target."""
     pool = job.benchmark.read(job.files)
     order = np.random.default_rng(job.seed).permutation(len(pool))
@@ -86,7 +87,7 @@ def run_fine_tuned(job: Job, *, rate: float = 1e-3, batch: int = 16) -> AuditRes
     _write(nonmembers, job.folder / "nonmembers.jsonl")
     target = job.folder / "target"
     if not (target / "model.safetensors").is_file():
-        _fine_tune(job, [one.text for one in members], target, rate, batch)
+        _fine_tune(job, [one.text for one in members], target)
     return _audited(job, str(target), job.reference or job.model, grouped=False)
 
 
@@ -124,13 +125,21 @@ def _write(rows: Sequence[Text], path: Path) -> None:
     write_atomic(path, "".join(lines).encode("utf-8", "surrogatepass"))
 
 
-def _fine_tune(job: Job, texts: list[str], target: Path, rate: float, batch: int) -> None:
+def _fine_tune(job: Job, texts: list[str], target: Path) -> None:
     from repromia.targets.load import LoadOptions, load_language_model
     from repromia.training import train
 
-    base = load_language_model(job.model, LoadOptions())
+    base = load_language_model(job.model, LoadOptions(dtype="float32"))  # half precision does not learn
     base.model.requires_grad_(True)
-    train(base.model, base.encoder, texts, epochs=job.scale.training, learning_rate=rate, batch=batch, seed=job.seed)
+    train(
+        base.model,
+        base.encoder,
+        texts,
+        epochs=job.scale.training,
+        learning_rate=RATES[job.preset],
+        batch=BATCH,
+        seed=job.seed,
+    )
     saved(base.model, base.tokenizer, target)
 
 
@@ -145,24 +154,28 @@ def saved(model: Any, tokenizer: Any, folder: Path) -> None:
 
 def published_steps(job: Job) -> tuple[str, ...]:
     """What a run on published sides does."""
-    fit, rest = "20 % of the records: programs and heads learn", "10 %: variants are chosen; 70 %: measured"
     return (
-        f"read {' and '.join(map(str, job.files))}; no record is cut but to the model's context",
+        f"read {' and '.join(map(str, job.files))}; {_cut(job)}",
         f"target: {job.model or job.benchmark.target}; frozen",
         f"reference and null target: {job.reference or 'none named (--reference): no null target is available'}",
-        f"roles by lot, seed {job.seed}: {fit}; {rest}",
+        f"{job.roles}; lot of seed {job.seed}",
     )
 
 
 def fine_tuned_steps(job: Job) -> tuple[str, ...]:
     """What a run on a random half does."""
     return (
-        f"read {' and '.join(map(str, job.files))}; halves by lot, seed {job.seed}",
-        f"base: {job.model or job.benchmark.target}; all weights, {job.scale.training} epochs, AdamW 1e-3 falling "
-        "linearly to 0, batches of 16",
+        f"read {' and '.join(map(str, job.files))}; halves by lot, seed {job.seed}; {_cut(job)}",
+        f"base: {job.model or job.benchmark.target}; all weights, {job.scale.training} epochs, AdamW "
+        f"{RATES[job.preset]:g} falling linearly to 0, batches of {BATCH}",
         "reference and null target: the base",
-        "roles by lot: 20 % fit, 10 % select, 70 % eval",
+        job.roles,
     )
+
+
+def _cut(job: Job) -> str:
+    most = "three quarters of the model's context" if job.preset == "paper" else f"{LONGEST} tokens"
+    return f"records cut at {most}, which leaves room for prefixes"
 
 
 def stand_in_records(count: int) -> tuple[list[str], list[str]]:
@@ -243,7 +256,16 @@ EVERYTHING = ("default", "reprogram:recipe=paper")
 
 
 def fine_tuned(
-    name: str, title: str, *, source: str, licence: str, layouts: Any, reader: Rows, against: tuple[str, ...], pool: int
+    name: str,
+    title: str,
+    *,
+    source: str,
+    licence: str,
+    layouts: Any,
+    reader: Rows,
+    against: tuple[str, ...],
+    pool: int,
+    published: tuple[Published, ...] = (),
 ) -> Benchmark:
     """An i.i.d. suite on this pool of `pool` records."""
     return Benchmark(
@@ -256,14 +278,14 @@ def fine_tuned(
         layouts=layouts,
         protocol="Half of the pool is drawn by lot and trained on, the other half kept aside; every seed a new lot and "
         "a new target. Seeds share records.",
-        target="stories260k (a Llama of 260,032 parameters trained on TinyStories, karpathy/tinyllamas), or --model; "
-        "fine-tuned for four epochs",
+        target="stories260k (a Llama of 260,032 parameters trained on TinyStories, karpathy/tinyllamas) fine-tuned for "
+        "four epochs, at `paper` Pythia-1.4B (EleutherAI/pythia-1.4b) for one; or --model",
         model="stories260k",
         against=against,
-        published=(),
+        published=published,
         smoke=SMOKE,
         laptop=Scale(attacks=EVERYTHING, takes="20 to 60 minutes", records=min(1430, pool // 2), training=4),
-        paper=Scale(attacks=EVERYTHING, takes="hours on a GPU with a base such as Pythia-6.9B", training=1),
+        paper=Scale(attacks=EVERYTHING, takes="hours on one GPU", training=1, model="pythia-1.4b"),
         read=reader,
         run=run_fine_tuned,
         stand_in=_pool_writer(layouts[0][0].path, reader),

@@ -10,7 +10,6 @@ from repromia.benchmarks.benchmark import Benchmark, DataFile, Scale
 ABSTRACTS = "arxivmia/arxivmia_dev.jsonl.gz"
 PASSAGES = "arxivtection/arxivtection.jsonl.gz"
 LAPTOP = Scale(attacks=texts.EVERYTHING, takes="10 to 30 minutes with stories260k")
-PAPER = Scale(attacks=texts.EVERYTHING, takes="an hour a model of 7B parameters on one GPU")
 
 ARXIVMIA = Benchmark(
     name="arxivmia",
@@ -29,13 +28,14 @@ ARXIVMIA = Benchmark(
         ),
     ),
     protocol="The benchmark's own sides: abstracts before and after the snapshot of RedPajama.",
-    target="TinyLLaMA-1.1B or OpenLLaMA-13B; by default stories260k, which never saw arXiv: a null run",
+    target="TinyLLaMA-1.1B or OpenLLaMA-13B; by default stories260k, which never saw arXiv: a null run; at `paper` "
+    "TinyLLaMA-1.1B",
     model="stories260k",
     against=("TF-IDF without any model: AUC .55, the least confounded of the pre-training benchmarks here.",),
     published=(),
     smoke=texts.SMOKE,
     laptop=LAPTOP,
-    paper=PAPER,
+    paper=Scale(attacks=texts.EVERYTHING, takes="minutes on one GPU", model="tinyllama-1.1b"),
     read=texts.Rows(text="text", label="label"),
     run=texts.run_published,
     stand_in=partial(texts.write_rows, path=ABSTRACTS),
@@ -48,7 +48,8 @@ ARXIVTECTION = Benchmark(
     title="arXivTection",
     modality="language",
     iid=False,
-    source="GitHub avduarte333/DE-COP_Method, data/arXivTection.csv (Duarte et al. 2024)",
+    source="GitHub avduarte333/DE-COP_Method, data/arXivTection.csv; Hugging Face avduarte333/arXivTection (Duarte et "
+    "al. 2024, arXiv 2402.09910)",
     licence="Apache-2.0",
     layouts=(
         (
@@ -60,7 +61,8 @@ ARXIVTECTION = Benchmark(
         ),
     ),
     protocol="Papers published before 2022 and in 2023; passages of one paper share a role and are resampled together.",
-    target="a model trained before 2023; by default stories260k, which never saw arXiv: a null run",
+    target="a model trained before 2023; by default stories260k, which never saw arXiv: a null run; at `paper` "
+    "Pythia-6.9B (EleutherAI/pythia-6.9b)",
     model="stories260k",
     against=(
         "TF-IDF without any model: AUC .95, folds grouped by paper.",
@@ -69,7 +71,7 @@ ARXIVTECTION = Benchmark(
     published=(),
     smoke=texts.SMOKE,
     laptop=LAPTOP,
-    paper=PAPER,
+    paper=Scale(attacks=texts.EVERYTHING, takes="an hour a model of 7B parameters on one GPU", model="pythia-6.9b"),
     read=texts.Rows(text="input", label="label", group="id"),
     run=texts.run_published,
     stand_in=partial(texts.write_rows, path=PASSAGES, text="input", group="id"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from repromia.benchmarks import image_classifiers, image_files
 from repromia.benchmarks.benchmark import Benchmark, DataFile, Published, Scale
+from repromia.benchmarks.figures import RMIA
 from repromia.benchmarks.sets import ddpm
 
 LIRA = "Carlini et al. 2022, code of TensorFlow Privacy, README (wide ResNet, 16 shadow models; TPR at 0.1 %)"
@@ -19,6 +20,9 @@ CIFAR10_FIGURES = tuple(
         ("LiRA, offline", 0.5488, 0.0130),
         ("global threshold", 0.5921, 0.0009),
     )
+) + tuple(
+    Published(attack, "CIFAR-10", auc, tpr, RMIA, fpr=0.0001)
+    for attack, auc, tpr in (("RMIA", 0.7225, 0.0431), ("LiRA", 0.7204, 0.0339))
 )
 
 
@@ -66,8 +70,12 @@ def _classifier(
     )
 
 
-CINIC = DataFile("CINIC-10", "train, valid, test/CLASS/*.png, 32 x 32")
-STL = DataFile("stl10_binary", "train_X.bin, train_y.bin, test_X.bin, test_y.bin")
+CINIC = DataFile("CINIC-10", "train, valid, test/CLASS/*.png, 32 x 32", archive_md5="6ee4d0c996905fe93221de577967a372")
+STL = DataFile(
+    "stl10_binary",
+    "train_X.bin, train_y.bin, test_X.bin, test_y.bin",
+    archive_md5="91f7769df0f17e558f3565bffb0c7dfb",
+)
 IMAGENET = DataFile("imagenet100", "train/CLASS/*.JPEG and val/CLASS/*.JPEG, of any size")
 CIFAR_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html (the binary version)"
 

@@ -86,14 +86,22 @@ def _with_split(data: DataFile, split: str) -> tuple[tuple[DataFile, ...], ...]:
     return ((data, DataFile(f"member_splits/{split}", SPLIT)), (data,))
 
 
-BINARY = DataFile("cifar-10-batches-bin", "data_batch_1.bin to 5 and test_batch.bin, the binary version")
+BINARY = DataFile(
+    "cifar-10-batches-bin",
+    "data_batch_1.bin to 5 and test_batch.bin, the binary version",
+    archive_md5="c32a1d4ab5d03f1284b67883e8d87530",
+)
 SUBSET = DataFile(
     "cifar10/cifar10_12k_4k.npz",
     "x_train, y_train, x_test, y_test: 12,000 and 4,000 images stored as JPEG",
     "8b0d1bced11b90d7ca327ce967366ebccb76704a2d041f8d625d6bd3144cefa9",
 )
-BINARY_100 = DataFile("cifar-100-binary", "train.bin and test.bin, the binary version")
-TINY = DataFile("tiny-imagenet-200", "train/CLASS/images/*.JPEG, 64 x 64")
+BINARY_100 = DataFile(
+    "cifar-100-binary", "train.bin and test.bin, the binary version", archive_md5="03b5dce01913d631647c71ecec9e9cb8"
+)
+TINY = DataFile(
+    "tiny-imagenet-200", "train/CLASS/images/*.JPEG, 64 x 64", archive_md5="90528d7ca1a48142e341f4ef8d21d0de"
+)
 FASHION = DataFile("fashion-mnist", "train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz and both of t10k")
 FASHION_SUBSET = DataFile(
     "fashion_mnist/fashion_mnist_12k_4k.npz",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from repromia.benchmarks.benchmark import Benchmark, DataFile
+from repromia.benchmarks.benchmark import Benchmark, DataFile, Published
+from repromia.benchmarks.figures import EZ_MIA, LT_MIA
 from repromia.benchmarks.texts import Rows, fine_tuned
 
 SHORT = ("A model of 260,032 parameters fine-tuned for four epochs leaks more than a large one trained once would.",)
@@ -31,6 +32,11 @@ AG_NEWS = fine_tuned(
     reader=Rows(),
     against=SHORT,
     pool=5000,
+    published=(
+        Published("EZ-MIA", "Llama-2-7B fine-tuned on AG News", None, 0.467, EZ_MIA, note="best rival .158"),
+        Published("LT-MIA", "GPT-2 fine-tuned on AG News", 0.944, None, LT_MIA, note="learned on other targets"),
+        Published("LT-MIA", "Llama-2-7B fine-tuned on AG News", 0.960, None, LT_MIA, note="learned on other targets"),
+    ),
 )
 
 WIKITEXT = fine_tuned(
@@ -50,6 +56,7 @@ WIKITEXT = fine_tuned(
     reader=Rows(group="article"),
     against=(*SHORT, "Paragraphs of one article lie on both sides: what is remembered of an article helps for both."),
     pool=1647,
+    published=(Published("EZ-MIA", "GPT-2 fine-tuned on WikiText", 0.98, 0.663, EZ_MIA, note="best rival's TPR .175"),),
 )
 
 

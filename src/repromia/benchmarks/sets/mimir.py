@@ -35,7 +35,7 @@ def _mimir(domain: str) -> Benchmark:
         layouts=(tuple(DataFile(one, "a JSON string a line, up to 1,000") for one in paths),),
         protocol="Members are of the Pile's train split, non-members of its test split with less than 80 % of 13-grams "
         "in the train split.",
-        target="Pythia (deduplicated or not), 160M to 12B; the repository EleutherAI/pythia-6.9b, or --model",
+        target="Pythia (deduplicated or not), 160M to 12B; the default is 6.9B (EleutherAI/pythia-6.9b), or --model",
         against=tuple(against),
         published=tuple(Published(attack, "Pythia-6.9B", auc, tpr, MIMIR) for attack, auc, tpr in FIGURES[domain]),
         smoke=texts.SMOKE,

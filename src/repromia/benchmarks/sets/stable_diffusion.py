@@ -32,6 +32,9 @@ BENCHMARKS = (
         ),
         published=(
             Published("naive loss", "SD v1.5, LAION-mi", 0.534, 0.012, COPYMARK),
+            Published(
+                "SecMI", "SD v1.5, LAION-mi", 0.534, None, COPYMARK, note=".523 to .534; not SecMI's own inversion"
+            ),
             Published("PFAMI", "SD v1.5, LAION-mi", 0.510, None, COPYMARK),
         ),
         smoke=text_to_image.SMOKE,
@@ -63,6 +66,7 @@ BENCHMARKS = (
             Published("ReproMIA", "SD v1.5, LAION-5B / COCO", 0.76, 0.3152, REPROMIA, note="AUC: about"),
             Published("SecMI", "SD v1.5, LAION-5B / COCO", None, 0.1961, REPROMIA),
             Published("naive loss", "SD v1.5, LAION-aesthetics / COCO", 0.767, 0.342, COPYMARK),
+            Published("PFAMI", "SD v1.5, LAION-aesthetics / COCO", 0.606, None, COPYMARK),
         ),
         smoke=text_to_image.SMOKE,
         laptop=LAPTOP,

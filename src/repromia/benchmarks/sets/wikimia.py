@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from repromia.benchmarks import texts
@@ -18,6 +19,11 @@ COUNTS = {32: (387, 389), 64: (284, 258), 128: (139, 111), 256: (51, 31)}
 READER = texts.Rows(text="input", label="label")
 
 
+def _spent(scale: Scale, others: int) -> Scale:
+    """A third each to learn, choose and measure, where the usual shares leave no ten non-members to choose by."""
+    return scale if others >= 100 else replace(scale, fit=0.33, select=0.33)
+
+
 def _wikimia(words: int) -> Benchmark:
     members, others = COUNTS[words]
     path = f"wikimia/wikimia_{words}.jsonl.gz"
@@ -31,10 +37,10 @@ def _wikimia(words: int) -> Benchmark:
         "nlp-titech/samia, folder wikimia",
         licence="texts CC BY-SA (Wikipedia)",
         layouts=((DataFile(path, form, HASHES[words]),), (DataFile(f"wikimia/wikimia_{words}.jsonl", form),)),
-        protocol="The benchmark's own sides. Shi et al. 2024 measure on all records; here 30 % of them are spent on "
-        "learning and choosing, and 70 % are measured.",
+        protocol="The benchmark's own sides. Shi et al. 2024 measure on all records; here 30 % of them (of 256 words "
+        "two thirds, for want of records) are spent on learning and choosing, and the rest is measured.",
         target="a model released from 2017 to early 2023 (Pythia, LLaMA-1, OPT, GPT-Neo); by default stories260k, "
-        "which never saw Wikipedia: a null run",
+        "which never saw Wikipedia: a null run; at `paper` Pythia-6.9B (EleutherAI/pythia-6.9b)",
         model="stories260k",
         against=(
             "Separable without any model: bag of words reaches AUC .99 (Das et al. 2024), TF-IDF .99 / .99 / .96 at "
@@ -44,8 +50,13 @@ def _wikimia(words: int) -> Benchmark:
         ),
         published=(*(WIKIMIA_32 if words == 32 else ()), *WIKIMIA_REPROMIA, WIKIMIA_BLIND),
         smoke=texts.SMOKE,
-        laptop=Scale(attacks=texts.EVERYTHING, takes="5 to 15 minutes with stories260k"),
-        paper=Scale(attacks=texts.EVERYTHING, takes="about an hour a model of 7B parameters on one GPU"),
+        laptop=_spent(Scale(attacks=texts.EVERYTHING, takes="5 to 15 minutes with stories260k"), others),
+        paper=_spent(
+            Scale(
+                attacks=texts.EVERYTHING, takes="about an hour a model of 7B parameters on one GPU", model="pythia-6.9b"
+            ),
+            others,
+        ),
         read=READER,
         run=texts.run_published,
         stand_in=partial(texts.write_rows, path=path, text="input"),

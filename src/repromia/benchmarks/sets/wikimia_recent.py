@@ -25,7 +25,8 @@ def _recent(year: int) -> Benchmark:
         licence="Apache-2.0; texts CC BY-SA (Wikipedia)",
         layouts=((DataFile(path, form, HASHES[year]),),),
         protocol="The benchmark's own sides; chunks of one page share a role and are resampled together.",
-        target=f"a model released before {year}; by default stories260k, which never saw Wikipedia: a null run",
+        target=f"a model released before {year}; by default stories260k, which never saw Wikipedia: a null run; at "
+        "`paper` Pythia-6.9B (EleutherAI/pythia-6.9b)",
         model="stories260k",
         against=(
             "Separable without any model: TF-IDF reaches AUC .80 (2024) and .87 (2025), above the .70 of the loss of "
@@ -34,7 +35,9 @@ def _recent(year: int) -> Benchmark:
         published=(),
         smoke=texts.SMOKE,
         laptop=Scale(attacks=texts.EVERYTHING, takes="5 to 15 minutes with stories260k"),
-        paper=Scale(attacks=texts.EVERYTHING, takes="about an hour a model of 7B parameters on one GPU"),
+        paper=Scale(
+            attacks=texts.EVERYTHING, takes="about an hour a model of 7B parameters on one GPU", model="pythia-6.9b"
+        ),
         read=texts.Rows(text="input", label="label", group="title"),
         run=texts.run_published,
         stand_in=partial(texts.write_rows, path=path, text="input", group="title"),
