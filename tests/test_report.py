@@ -18,6 +18,7 @@ from PIL import Image
 from repromia.picture_values import picture_of
 from repromia.report import Excerpt, RocPoints, plots, render_html, words
 from repromia.report.thumbnails import data_uri
+from repromia.report.vocabulary import vocabulary
 from repromia.result import (
     AttackResult,
     AuditResult,
@@ -272,7 +273,9 @@ def test_failed_headline_shows_no_number_and_no_comfort() -> None:
     result = a_result(attacks=attacks, findings=findings, gains=(), exposed=(), exposed_by="")
     screen = first_screen(page(result))
     assert "could not be measured: reference <b>gpt</b> has another vocabulary" in screen
-    assert re.search(r"\d\.\d|\d %", screen.split("Headline attack:")[0].split("trained on?")[1]) is None
+    answer = screen.split("trained on?")[1].split("Incomplete.")[0]
+    assert "AUC" in answer
+    assert re.search(r"\d\.\d|\d %", answer) is None
     assert "low risk" not in text_of(page(result))
 
 
@@ -303,7 +306,7 @@ def test_measured_null_target() -> None:
 HOSTILE = {
     "script": ("<script>alert(1)</script><img src=x onerror=alert(1)>", "<script>alert(1)</script><img"),
     "rtl": ("abc\u202egpj.exe\u2066", "abc⟨U+202E⟩gpj.exe⟨U+2066⟩"),
-    "nul": ("a\x00b\x1b[31m\x7f", "a␀b␛[31m⟨U+007F⟩"),
+    "nul": ("a\x00b\x1b[31m\x7f", "a⟨U+0000⟩b⟨U+001B⟩[31m⟨U+007F⟩"),
     "surrogate": ("a\ud800b", "a⟨U+D800⟩b"),
     "emoji": ("👩\u200d🚀 ok {{ 7 * 7 }} {% raw %}", "👩\u200d🚀 ok {{ 7 * 7 }} {% raw %}"),
     "lines": ("one\r\ntwo\nthree", "one ↵ two ↵ three"),
@@ -439,7 +442,7 @@ def test_a_report_speaks_of_the_kind_of_model(modality: str) -> None:
 
 
 def test_a_kind_of_model_without_words_of_its_own_gets_those_that_fit_any() -> None:
-    plain = words.vocabulary("graph")
+    plain = vocabulary("graph")
     assert "token" not in repr(plain)
     assert "denoiser" not in repr(plain)
     assert words.kind_words("reference", "graph") == "compared with a second model"

@@ -53,7 +53,7 @@ def test_failed_headline_has_no_figure() -> None:
 def test_nothing_is_read_as_markup_or_control() -> None:
     attacks = (row("[red]x[/nope]\x1b[2J", "passive", 0.5),)
     output = printed(a_result(attacks=attacks, headline="none"), 120)
-    assert "[red]x[/nope]␛[2J" in output
+    assert "[red]x[/nope]⟨U+001B⟩[2J" in output
     assert "\x1b" not in output
 
 

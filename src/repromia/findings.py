@@ -102,7 +102,7 @@ def _families(families: Sequence[ProbeFamily]) -> Iterator[Finding]:
 
 def _null_findings(null: NullTarget, headline: str) -> Iterator[Finding]:
     if null.status != "measured":
-        yield _warning("no_null", f"No null target: {null.reason}")
+        yield _warning("no_null", f"No null target: {null.reason.rstrip('.')}.")
         return
     if null.joint_p is not None and null.joint_p < JOINT_LEVEL:
         yield _warning(
@@ -188,7 +188,7 @@ def _record_findings(rows: Sequence[AttackResult], records: RecordsSummary) -> I
             yield Finding(
                 code=f"fpr_{one.status}",
                 level="note",
-                sentence=f"TPR at {one.fpr:.1%} FPR is {one.status}: {one.reason}",
+                sentence=f"TPR at {one.fpr:.1%} FPR is {one.status}: {one.reason}.",
             )
 
 

@@ -254,7 +254,7 @@ def tpr_figures(
     allowed = allowed_false_positives(nonmembers, fpr)
     if allowed < 1:
         needed = f"at least {math.ceil(1 / fpr * (1 - ROUNDING)):,}" if fpr > 0 else "infinitely many"
-        reason = f"not one of {nonmembers:,} non-members may be a false positive at {fpr:.4%} FPR; needs {needed}"
+        reason = f"not one of {nonmembers:,} non-members may be a false positive at {100 * fpr:g} % FPR; needs {needed}"
         return TprAtFpr(fpr=fpr, status="refused", reason=reason)
     interval = tpr_interval(scores, member, fpr)
     if resampled is not None:

@@ -11,12 +11,13 @@ from typing import Any, Final, NamedTuple
 
 from repromia.report import plots, sections, words
 from repromia.report.plots import RocPoints, Spread
+from repromia.report.roc import Legend, roc_and_legend
+from repromia.report.vocabulary import glossary, vocabulary
 from repromia.report.words import Cell
 from repromia.result import AttackResult, AuditResult, Exposed, Gain, Kind, ProbeFamily
 
 __all__ = ["Excerpt", "Legend", "RocPoints", "Spread", "render_html", "roc_and_legend"]
 
-_LABELLED: Final = 8
 _GAINS_DRAWN: Final = 16
 _GAIN_ORDER: Final = ("best_passive", "same_supervision", "null_target", "blind", "identity")
 
@@ -70,15 +71,6 @@ class _FamilyRow(NamedTuple):
     seconds: str
 
 
-class Legend(NamedTuple):
-    """One entry of the ROC legend."""
-
-    swatch: object
-    name: str
-    kind: Kind
-    headline: bool
-
-
 def render_html(
     result: AuditResult,
     *,
@@ -127,7 +119,7 @@ def _finalize(value: object) -> object:
 
 
 def _context(result: AuditResult, curves: Mapping[str, RocPoints], excerpts: Mapping[str, Excerpt]) -> dict[str, Any]:
-    rows, said = words.table_rows(result), words.vocabulary(result.modality)
+    rows, said = words.table_rows(result), vocabulary(result.modality)
     fprs = words.all_fprs(result)
     kinds = {row.name: row.kind for row in rows}
     gains = sorted(result.gains, key=lambda gain: _gain_order(result, kinds, gain))
@@ -139,6 +131,7 @@ def _context(result: AuditResult, curves: Mapping[str, RocPoints], excerpts: Map
     return {
         "result": result,
         "words": words,
+        "glossary": glossary(result.modality),
         "target": _name_of(result.target),
         "headline": words.headline_row(result),
         "levels": {
@@ -165,7 +158,8 @@ def _context(result: AuditResult, curves: Mapping[str, RocPoints], excerpts: Map
         "untested": sections.untested_slices(result),
         "command": sections.command(result.config),
         "ran": [("Target", _flat(result.target)), ("Reference", _flat(result.reference or {}))],
-        "settings": [("Configuration", _flat(result.config)), ("Versions", _flat(result.versions))],
+        "settings": _flat(result.config),
+        "versions": _flat(result.versions),
         "views": _records_table([_renamed(one, "tokens", said.unit) for one in result.views]),
     }
 
@@ -249,43 +243,6 @@ def _gain_plot(gains: Sequence[Gain], kinds: Mapping[str, Kind]) -> object:
         title="Paired differences in AUC with 95 % intervals; the figures are in the table below",
     )
     return Markup(svg)  # noqa: S704 -- drawn by us; matplotlib escapes the names in it
-
-
-def roc_and_legend(
-    result: AuditResult, rows: Sequence[AttackResult], curves: Mapping[str, RocPoints]
-) -> tuple[object, list[Legend]]:
-    """The ROC plot as SVG, "" where there is no curve, and the legend of its named curves."""
-    from markupsafe import Markup
-
-    drawn = [row for row in rows if row.name in curves and len(curves[row.name].fpr) > 0]
-    if not drawn:
-        return "", []
-    chosen = _labelled(drawn, result.headline)
-    bold = next((index for index, row in enumerate(chosen) if row.name == result.headline), None)
-    lines = plots.line_styles([row.kind for row in chosen], headline=bold)
-    named = {row.name: line for row, line in zip(chosen, lines, strict=True)}
-    svg = plots.roc_svg(
-        [plots.Curve(row.name, curves[row.name], named.get(row.name, plots.FAINT), row.name in named) for row in drawn],
-        n_nonmembers=max(row.n_nonmembers for row in drawn),
-        title="ROC curves on logarithmic axes; the figures are in the attack table below",
-    )
-    legend = [
-        Legend(Markup(plots.swatch(line)), row.name, row.kind, index == bold)  # noqa: S704 -- numbers only
-        for index, (row, line) in enumerate(zip(chosen, lines, strict=True))
-    ]
-    return Markup(svg), legend  # noqa: S704 -- drawn by us; matplotlib escapes text
-
-
-def _labelled(rows: Sequence[AttackResult], headline: str) -> list[AttackResult]:
-    """The headline, the best of each kind, then the best of all, by the select role."""
-    best_first = sorted(rows, key=lambda row: (row.name != headline, -words.rank(row), row.name))
-    seen: set[Kind] = set()
-    first: list[AttackResult] = []
-    rest: list[AttackResult] = []
-    for row in best_first:
-        (rest if row.kind in seen else first).append(row)
-        seen.add(row.kind)
-    return [*first, *rest][:_LABELLED]
 
 
 def _exposed(result: AuditResult, entry: Exposed, excerpts: Mapping[str, Excerpt]) -> _Exposed:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from repromia.report import sections, words
+from repromia.report.vocabulary import glossary
 from repromia.result import AttackResult, AuditResult
 
 _SPECIAL = re.compile(r"([\\`*_|~$]|(?<=\])[\[(])")  # brackets alone make no link
@@ -22,15 +23,17 @@ def render_markdown(result: AuditResult) -> str:
     """The figures of the report, without plots and record texts."""
     parts = [
         "# Membership-inference audit\n",
-        f"Target: {_target(result)} ({result.modality}). {escaped(result.created)}\n",
+        f"Target: {_target(result)} ({result.modality}). {escaped(words.moment(result.created))}\n",
         "Does this model give away which records it was trained on?\n",
         *_findings(result),
+        _measured_on(result),
         "## Attacks\n",
         "Eval role, 95 % intervals in brackets; per kind the best on the select role first.\n",
         _attacks(result, words.table_rows(result)),
         *_thresholds(result),
         "## Differences on the same records\n",
         _gains(result),
+        *_families(result),
         "## Controls\n",
         *_controls(result),
         "## Kinds of records\n",
@@ -43,6 +46,10 @@ def render_markdown(result: AuditResult) -> str:
         _exposed(result),
         "## How to run it again\n",
         _again(result),
+        "## Sources of the attacks\n",
+        *(f"- {escaped(row.name)}: {escaped(row.citation)}" for row in words.table_rows(result) if row.citation),
+        "\n## Glossary\n",
+        *(f"- **{escaped(term)}**: {escaped(meaning)}" for term, meaning in glossary(result.modality)),
     ]
     return "\n".join(parts) + "\n"
 
@@ -51,12 +58,11 @@ def render_card(result: AuditResult) -> str:
     """A section for the README of a model: what was asked, what was found, under which conditions."""
     row = words.headline_row(result)
     shown = [row] if row is not None else []
-    sizes = f"{row.n_members:,} members and {row.n_nonmembers:,} non-members" if row is not None else "no records"
     notes = [one.sentence for one in result.findings if one.level == "warning"]
     parts = [
         "## Membership-inference audit\n",
         *_sentences(one.sentence for one in result.findings if one.level == "headline"),
-        f"Measured on {sizes} that no attack learned from, with repromia {escaped(_version(result))}.\n",
+        _measured_on(result),
         _attacks(result, shown),
         *_sentences(notes),
         _epsilon(result),
@@ -68,6 +74,14 @@ def render_card(result: AuditResult) -> str:
 def _target(result: AuditResult) -> str:
     named = (result.target.get(key) for key in ("name", "model", "path", "id"))
     return escaped(next((str(one) for one in named if one), "unnamed model"))
+
+
+def _measured_on(result: AuditResult) -> str:
+    """The conditions of the first sentence."""
+    row = words.headline_row(result)
+    sizes = f"{row.n_members:,} members and {row.n_nonmembers:,} non-members" if row is not None else "no records"
+    rule = f"Headline attack: {escaped(result.headline_rule.rstrip('.'))}."
+    return f"Measured on {sizes} that no attack learned from, with repromia {escaped(_version(result))}. {rule}\n"
 
 
 def _version(result: AuditResult) -> str:
@@ -102,12 +116,13 @@ def _cell(cell: words.Cell) -> str:
 def _attacks(result: AuditResult, rows: Sequence[AttackResult]) -> str:
     fprs = words.all_fprs(result)
     head = ["Attack", "Kind", "AUC", "AUC on null target", *(f"TPR at {words.fpr_words(one)} FPR" for one in fprs)]
+    head += ["Time", "Passes per record"]
     lines = []
     for row in rows:
         name = f"**{escaped(row.name)}** (headline)" if row.name == result.headline else escaped(row.name)
         cells = (words.auc_cell(row), words.null_cell(result, row.name), *(words.tpr_cell(row, one) for one in fprs))
         shown = [_cell(one) for one in cells] if cells[0].measured else [_cell(cells[0]), *("" for _ in cells[1:])]
-        lines.append([name, row.kind, *shown])
+        lines.append([name, row.kind, *shown, words.duration(row.seconds), f"{row.forward_passes:,.4g}"])
     return _table(head, lines, empty="No attack was run.")
 
 
@@ -127,8 +142,27 @@ def _gains(result: AuditResult) -> str:
     return _table(["Attack", "Over", "Which is", "AUC"], lines, empty="No differences were measured.")
 
 
+def _families(result: AuditResult) -> list[str]:
+    if not result.families:
+        return []
+    lines = [
+        [
+            escaped(one.attack),
+            escaped(one.family),
+            words.gain_words(one.gain.auc) if one.gain else "none measured",
+            f"{one.passes:,.4g}",
+        ]
+        for one in result.families
+    ]
+    head = ["Bank", "Family of programs", "AUC gain of a head on this family alone", "Passes per record"]
+    return ["## Families of programs\n", _table(head, lines, empty="")]
+
+
 def _controls(result: AuditResult) -> list[str]:
-    blind = [[escaped(one.name), words.auc_words(one.cross_validated_auc)] for one in result.blind]
+    blind = [
+        [escaped(one.name), words.auc_words(one.cross_validated_auc), _cell(words.auc_cell(one.fitted))]
+        for one in result.blind
+    ]
     permuted = [
         [
             escaped(one.name),
@@ -141,7 +175,11 @@ def _controls(result: AuditResult) -> list[str]:
     null = result.null_target
     said = words.failure(null.status, null.reason) if null.status != "measured" else f"joint p {null.joint_p}"
     return [
-        _table(["Blind baseline", "AUC (cross-validated)"], blind, empty="No blind baseline was run."),
+        _table(
+            ["Blind baseline", "AUC (cross-validated)", "AUC (fitted on fit, measured on eval)"],
+            blind,
+            empty="No blind baseline was run.",
+        ),
         f"Null target: {escaped(said)}.\n",
         _table(["Permuted labels", "Mean", "Expected", "Outcome"], permuted, empty="No labels were permuted."),
     ]
@@ -189,4 +227,7 @@ def _again(result: AuditResult) -> str:
     # Indented code, in which nothing is markup and no fence can be closed.
     shown = "\n".join(f"    {one}" for one in words.visible(line).splitlines())
     parts = [shown + "\n"] if line else []
+    parts.append(
+        f"Duration: {words.duration(result.seconds)}. Digest of the records: {escaped(result.records.digest)}\n"
+    )
     return "\n".join([*parts, f"Versions: {escaped(versions)}. Key: {escaped(result.key)}\n"])

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 
+# Inches of 72 units: about what a phone shows, so that letters there are as large as in the text.
+_WIDTH: Final = 4.8
 # matplotlib knows no CSS variables: it draws with these stand-ins, which are then replaced.
 _INK: Final = "#0a0b00"
 _STAND_INS: Final[dict[str, str]] = {
@@ -71,6 +73,15 @@ class Line(NamedTuple):
     width: float
 
 
+class Band(NamedTuple):
+    """Intervals of the TPR at single FPRs, ascending. joined: near enough to each other to be drawn as an area."""
+
+    fpr: FloatArray
+    low: FloatArray
+    high: FloatArray
+    joined: bool
+
+
 class Curve(NamedTuple):
     """One ROC curve and how it is drawn. Curves without a label are thin and grey."""
 
@@ -78,6 +89,7 @@ class Curve(NamedTuple):
     points: RocPoints
     line: Line
     labelled: bool
+    band: Band | None = None
 
 
 def line_styles(kinds: Sequence[Kind], *, headline: int | None) -> list[Line]:
@@ -129,10 +141,12 @@ def roc_svg(curves: Sequence[Curve], *, n_nonmembers: int, title: str) -> str:
     """ROC curves on logarithmic axes, without a legend (the page has one)."""
     smallest = smallest_shown(n_nonmembers)
     with _drawing("roc"):
-        figure, axes = _blank(width=6.0, height=4.8)
+        figure, axes = _blank(width=_WIDTH, height=4.0)
         axes.set(xscale="log", yscale="log", xlim=(smallest, 1), ylim=(smallest, 1.06))
         axes.plot([smallest, 1], [smallest, 1], color=_INK, linewidth=0.9, alpha=0.7, dashes=(1, 3))
         for curve in sorted(curves, key=lambda curve: (curve.labelled, curve.line.width)):
+            if curve.band is not None:
+                _draw_band(axes, curve.band, _STAND_INS[curve.line.colour], smallest)
             _draw(axes, curve, smallest)
         _percent_ticks(axes, smallest)
         axes.set_xlabel("False positive rate (share of non-members flagged)")
@@ -152,6 +166,14 @@ def _draw(axes: Axes, curve: Curve, smallest: float) -> None:
         drawn.set_dashes(curve.line.dash)
 
 
+def _draw_band(axes: Axes, band: Band, colour: str, smallest: float) -> None:
+    low, high = (np.maximum(one, smallest) for one in (band.low, band.high))
+    if band.joined:
+        axes.fill_between(band.fpr, low, high, color=colour, alpha=0.18, linewidth=0)
+    else:
+        axes.vlines(band.fpr, low, high, color=colour, linewidth=1.2)
+
+
 def _percent_ticks(axes: Axes, smallest: float) -> None:
     ticks = [10.0**power for power in range(round(math.log10(smallest)), 1)]
     axes.set_xticks(ticks, [fpr_words(tick) for tick in ticks])
@@ -166,7 +188,7 @@ def spread_svg(spread: Spread, *, title: str, bars: int = 40) -> str:
     edges = np.linspace(low, high if high > low else low + 1, bars + 1)
     shares = [np.histogram(np.clip(side, edges[0], edges[-1]), edges)[0] / side.size for side in spread]
     with _drawing("spread"):
-        figure, axes = _blank(width=6.0, height=2.6)
+        figure, axes = _blank(width=_WIDTH, height=2.2)
         axes.stairs(shares[0], edges, fill=True, color=_STAND_INS["reprogrammed"], alpha=0.45)
         axes.stairs(shares[1], edges, color=_INK, linewidth=1.3)
         axes.set_yticks([])
@@ -179,7 +201,7 @@ def spread_svg(spread: Spread, *, title: str, bars: int = 40) -> str:
 def gains_svg(gains: Sequence[Gain], kinds: Sequence[Kind], *, title: str) -> str:
     """Paired differences in AUC with their intervals, one line each, and a line at zero."""
     with _drawing("gains"):
-        figure, axes = _blank(width=6.0, height=0.62 + 0.46 * len(gains))
+        figure, axes = _blank(width=_WIDTH, height=0.62 + 0.46 * len(gains))
         axes.axvline(0, color=_INK, linewidth=1.0)
         for index, (gain, kind) in enumerate(zip(gains, kinds, strict=True)):
             _draw_gain(axes, gain, colour=_STAND_INS[kind], y=-float(index))
@@ -202,7 +224,7 @@ def _draw_gain(axes: Axes, gain: Gain, *, colour: str, y: float) -> None:
     text.set_in_layout(False)
 
 
-def _plain(name: str, length: int = 30) -> str:
+def _plain(name: str, length: int = 22) -> str:
     """A name in characters that the measuring font has; the table beside the plot has it in full."""
     shown = "".join(character if ord(character) < 0x250 else "?" for character in visible(name).replace("\n", " "))
     return shown if len(shown) <= length else shown[: length - 1] + "…"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from repromia.report.vocabulary import vocabulary
 from repromia.result import AttackResult, AuditResult, Estimate, Kind, TprAtFpr
 
 WHICH_BOUND: Final = (
@@ -12,70 +14,6 @@ WHICH_BOUND: Final = (
     "only as far as what they assume does, and each has its confidence alone: the largest of them has not."
 )
 KINDS: Final[tuple[Kind, ...]] = ("reprogrammed", "head", "reference", "passive", "blind")
-
-
-class Vocabulary(NamedTuple):
-    """What is called differently for another kind of model.
-
-    passes: what an attack's cost is counted in; unit: what a view's cost is; not_timed: why a family of programs has
-    no cost; second: what reference attacks compare with; beside: what a bank's families are read with; glossary: terms
-    of this kind of model alone.
-    """
-
-    passes: str
-    unit: str
-    not_timed: str
-    second: str
-    beside: str = ""
-    glossary: tuple[tuple[str, str], ...] = ()
-
-
-_PROGRAM: Final = (
-    "A program is a change to how the frozen model is asked: its input, {}. A bank asks many and lets a small head, "
-    "fitted on labelled records, read the answers."
-)
-_LANGUAGE: Final = Vocabulary(
-    passes="forward passes of the target",
-    unit="tokens",
-    not_timed="read back from an earlier run",
-    second="a second model or text",
-    beside=" (beside the passive scores)",
-    glossary=(
-        ("Program, bank", _PROGRAM.format("what it may see of it, or a throw-away copy of the model")),
-        (
-            "Noise and repair",
-            "A copy of the model with noise on its weights, brought back to the model's behaviour on text that the "
-            "model wrote itself. It forgets single records more than the language, and serves as the reference model "
-            "that is not there.",
-        ),
-    ),
-)
-_OTHER: Final = Vocabulary(
-    passes="evaluations of the target",
-    unit="evaluations",
-    not_timed="not timed apart: evaluations are shared",
-    second="a second model",
-    glossary=(("Program, bank", _PROGRAM.format("or what is added on its way through the model")),),
-)
-VOCABULARIES: Final[dict[str, Vocabulary]] = {
-    "language": _LANGUAGE,
-    "diffusion": _OTHER._replace(
-        passes="evaluations of the denoiser",
-        glossary=(
-            *_OTHER.glossary,
-            (
-                "Timestep, noise",
-                "A diffusion model is asked how much noise is in an image. The timestep t says how much was added, "
-                "from 0 for none; t=0 asks about the clean image.",
-            ),
-        ),
-    ),
-}
-
-
-def vocabulary(modality: str) -> Vocabulary:
-    """The words for a kind of model; of one that has none of its own those that fit any."""
-    return VOCABULARIES.get(modality, _OTHER)
 
 
 KIND_WORDS: Final[dict[Kind, str]] = {
@@ -123,7 +61,7 @@ def _visible_character(character: str) -> str:
         return character
     if unicodedata.category(character) not in _HIDDEN:
         return character
-    return chr(0x2400 + ord(character)) if ord(character) < 0x20 else f"⟨U+{ord(character):04X}⟩"
+    return f"⟨U+{ord(character):04X}⟩"  # not the pictures of U+2400: few fonts have them
 
 
 def excerpt(text: str, *, length: int = 300) -> str:
@@ -182,6 +120,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def moment(iso: str) -> str:
+    """ "2026-11-23T13:00:00+00:00" -> "2026-11-23, 13:00 UTC"; other texts as they are."""
+    try:
+        found = datetime.fromisoformat(iso)
+    except ValueError:
+        return iso
+    return f"{found.astimezone(UTC):%Y-%m-%d, %H:%M} UTC" if found.tzinfo else iso
+
+
 def failure(status: str, reason: str) -> str:
     """Why there is no figure. Never empty."""
     begin = "not available" if status == "not_available" else "could not be measured"
@@ -195,6 +142,12 @@ def auc_cell(row: AttackResult) -> Cell:
     if row.auc is None:
         return Cell(failure("failed", row.reason), measured=False)
     return Cell(auc_words(row.auc))
+
+
+def first_fpr(row: AttackResult) -> float:
+    """The false positive rate to speak of first: 1 % where it was measured, else the smallest that was, else 1 %."""
+    measured = [one.fpr for one in row.tpr_at_fpr if one.tpr is not None]
+    return 0.01 if 0.01 in measured else min(measured, default=0.01)
 
 
 def tpr_cell(row: AttackResult, fpr: float) -> Cell:
