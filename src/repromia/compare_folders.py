@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -13,6 +14,9 @@ from pydantic import ValidationError
 from repromia.errors import RecordsError, StoreError
 from repromia.metrics import RocCurve, roc_curve
 from repromia.result import AuditResult
+
+if TYPE_CHECKING:
+    import polars
 
 LEAST = 10  # members and non-members, and groups of each, as in every role of an audit
 NOT_SCORES = ("id", "role", "member", "group")
@@ -53,24 +57,41 @@ def read_run(folder: Path, name: str) -> Run:
     except (OSError, ValidationError, polars.exceptions.PolarsError) as error:
         found = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise _unreadable(folder, found) from error
-    missing = {"id", "role", "member"} - set(table.columns)
-    ids = () if missing else tuple(map(str, table["id"].to_list()))
-    if missing or len(set(ids)) < len(ids) or table["member"].dtype != polars.Boolean:
-        found = (
-            f"no columns {', '.join(sorted(missing))}" if missing else "ids that repeat, or labels that are not bool"
-        )
-        raise _unreadable(folder, found)
+    objection = _objection(table)
+    if objection:
+        raise _unreadable(folder, objection)
     columns = [one for one in table.columns if one not in NOT_SCORES]
     return Run(
         name=name,
         folder=folder,
         result=result,
-        ids=ids,
+        ids=tuple(map(str, table["id"].to_list())),
         in_eval=(table["role"] == "eval").to_numpy(),
         member=table["member"].to_numpy(),
         groups=tuple(map(str, table["group"].to_list())) if "group" in table.columns else None,
         scores={one: table[one].cast(polars.Float64).fill_null(float("nan")).to_numpy() for one in columns},
     )
+
+
+def _objection(table: polars.DataFrame) -> str:
+    """Why this is no table of scores; empty where it is."""
+    import polars
+
+    missing = sorted({"id", "role", "member"} - set(table.columns))
+    if missing:
+        return f"no columns {', '.join(missing)}"
+    known = {"role": polars.String, "member": polars.Boolean}
+    if any(table[name].dtype != kind for name, kind in known.items()):
+        return "roles that are not words, or labels that are not bool"
+    if any(table[name].null_count() for name in ("id", "role", "member")):
+        return "records without id, role or label"
+    if not (table["id"].dtype == polars.String or table["id"].dtype.is_integer()):
+        return "ids that are neither words nor numbers"
+    if table["id"].n_unique() < table.height:
+        return "ids that repeat"
+    if any(not table[one].dtype.is_numeric() for one in table.columns if one not in NOT_SCORES):
+        return "scores that are not numbers"
+    return ""
 
 
 def curves_of(run: Run) -> dict[str, RocCurve]:

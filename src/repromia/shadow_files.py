@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -26,6 +27,7 @@ from repromia.targets.classifier import Classifier
 MASKS = "masks.npz"
 LEAST = 3  # models without which none is spared
 KINDS = (".safetensors", ".skops")
+_BROKEN = (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError, MemoryError, NotImplementedError)
 Load = Callable[[Path], Classifier]
 
 
@@ -107,7 +109,7 @@ def _read_masks(path: Path) -> tuple[np.ndarray, np.ndarray]:
         # opened here, as numpy leaves it open on errors
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             inside, ids = file["inside"], file["ids"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (*_BROKEN, zipfile.BadZipFile, zlib.error) as error:
         raise RecordsError(
             f"{path.name!r} cannot be read.",
             expected="arrays `inside` (model, record) and `ids` (record,), without Python objects",
