@@ -94,9 +94,10 @@ def _read_images(data: str, options: SplitOptions) -> Source:
     table, field = read_image_rows(data, options.image or None)
     if folder and table.unit != FILE:
         raise RecordsError(f"{data}: a saved dataset of images", expected="a folder of image files, or a parquet file")
+    base = Path() if folder else Path(data).parent  # a folder's rows hold whole paths
     contents, unreadable = [], []
     for row, values in enumerate(table.rows):
-        value = image_value(values.get(field), Path(data).parent, table.source)
+        value = image_value(values.get(field), base, table.source)
         try:
             if value is None:
                 raise ValueError
