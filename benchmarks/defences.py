@@ -67,8 +67,8 @@ def label_smoothing(out: Path) -> Case:
 
 def graph(out: Path) -> Case:
     """GraphSAGE on Cora, trained on a random half of the nodes."""
-    from benchmarks.graph_models import train
     from benchmarks.graphs import drawn
+    from repromia.benchmarks.graph_networks import train
     from repromia.graph_files import read_graph
     from repromia.graph_records import node_records
 

@@ -32,7 +32,7 @@ def run(way: str) -> None:
     import numpy as np
     import torch
 
-    from benchmarks.graph_models import network
+    from repromia.benchmarks.graph_networks import network
     from repromia.graphs import Graph
     from repromia.records import Node, Records
     from repromia.targets.classifiers import ClassifierOptions, wrap_classifier

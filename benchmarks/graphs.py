@@ -42,7 +42,16 @@ def drawn(labels: tuple[str, ...], seed: int, per_class: int, others: int) -> tu
 
 
 def audit(
-    path: Path, kind: str, seed: int, shadows: int, out: Path, *, asymmetric: bool, sampling: tuple[int, int] = (0, 0)
+    path: Path,
+    kind: str,
+    seed: int,
+    shadows: int,
+    out: Path,
+    *,
+    asymmetric: bool,
+    sampling: tuple[int, int] = (0, 0),
+    attacks: tuple[str, ...] = ATTACKS,
+    controls: bool = True,
 ) -> AuditResult:
     """One target, trained here."""
     graph = read_graph(path)
@@ -60,8 +69,9 @@ def audit(
         labelled,
         shadows=references,
         seed=seed,
-        attacks=ATTACKS,
+        attacks=attacks,
         fprs=(0.01,),
+        controls=controls,
         program_permutations=1,
         out=folder,
     )
@@ -78,6 +88,8 @@ def main() -> None:
     parser.add_argument("--asymmetric", action="store_true")
     parser.add_argument("--per-class", type=int, default=0)
     parser.add_argument("--others", type=int, default=630)
+    parser.add_argument("--attacks", nargs="+", default=list(ATTACKS))
+    parser.add_argument("--no-controls", action="store_true", help="no null target, no permuted labels")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -91,6 +103,8 @@ def main() -> None:
                 given.out,
                 asymmetric=given.asymmetric,
                 sampling=(given.per_class, given.others),
+                attacks=tuple(given.attacks),
+                controls=not given.no_controls,
             )
             for seed in given.seeds
         }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from graph_models import INSIDE, LABELS, OUTSIDE, graph, model, network, trained
 from repromia.records import LabelledRecords, Node, Records
 from repromia.result import AuditResult
 
-ATTACKS = ("loss", "augmented", "rmia", "lira", "hop_posteriors", "reprogram:steps=5", "probe_bank")
+ATTACKS = ("loss", "augmented", "rmia", "lira", "hop_posteriors", "g_base:draws=2", "reprogram:steps=5", "probe_bank")
 SETTINGS: dict[str, Any] = {"attacks": ATTACKS, "fprs": (0.05,), "bootstrap": 200, "program_permutations": 1}
 SEEN: list[Records] = []
 
@@ -73,8 +74,10 @@ def test_the_leak_is_found_and_not_in_the_null_model(audited: tuple[AuditResult,
 
 
 def test_shadows_see_nodes_without_membership_in_balanced_halves(audited: tuple[AuditResult, Path]) -> None:
-    """Four shadows and the null model; every node in two of the four."""
-    assert len(SEEN) == 5
+    """Four shadows and the null model; every node in two of the four. g_base has the four trained again, for the
+    target and for the null model."""
+    assert len(SEEN) == 4 + 4 + 1 + 4
+    assert [one.ids for one in SEEN[:4]] == [one.ids for one in SEEN[4:8]]
     assert all(type(one) is Records for one in SEEN)
     names = [name for one in SEEN[:4] for name in one.ids]
     assert {names.count(name) for name in names} == {2}
@@ -92,3 +95,25 @@ def test_neighbourhoods_of_the_target_are_those_of_its_shadows() -> None:
     target = repromia.classifier(model("gcn"), records, hops=1, neighbours=3)
     shadows: Any = repromia.shadow_models(train, target, records, count=2)
     assert shadows.wrap(network("gcn")).reader == target.reader
+
+
+def test_an_odd_graph_is_audited(tmp_path: Path) -> None:
+    """Members and others in parts that no edge joins, a member without edges, a loop, and nodes without a class."""
+    apart = np.isin(graph().edges, INSIDE).sum(axis=0) != 1
+    edges = graph().edges[:, apart & (graph().edges != INSIDE[0]).all(axis=0)]
+    edges = np.concatenate([edges, [[OUTSIDE[0]], [OUTSIDE[0]]]], axis=1)
+    classes = np.where(np.isin(np.arange(len(LABELS)), [*INSIDE, *OUTSIDE]), LABELS, -1)
+    arrays = {"x": graph().features, "edge_index": edges, "y": classes}
+    records = repromia.load_nodes(arrays, INSIDE, OUTSIDE)
+    asked = repromia.classifier(model("sage"), records)
+    settings = {**SETTINGS, "attacks": ("loss", "probe_bank"), "program_permutations": 0}
+    result = repromia.audit(asked, records, out=tmp_path, **settings)
+    assert {row.name: row.reason for row in result.attacks if row.status != "measured"} == {}
+    scores = polars.read_parquet(tmp_path / "scores.parquet")
+    module = model("sage").eval()
+    with torch.no_grad():
+        answers = module(torch.from_numpy(graph().features), torch.from_numpy(edges)).double().log_softmax(1).numpy()
+    numbers = [int(one.removeprefix("node")) for one in scores["id"]]
+    assert {INSIDE[0], OUTSIDE[0]} <= {*numbers}
+    expected = [answers[number, LABELS[number]] for number in numbers]
+    np.testing.assert_allclose(scores["loss"].to_numpy(), expected, rtol=0, atol=2e-5)

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+import repromia
+from graph_models import LABELS, graph
 from repromia.cluster import Unit, one_thread, run_units
 from repromia.errors import ConfigError, RepromiaError, TargetError
+from repromia.programs.graph_samples import WithAndWithout
 from repromia.progress import Silent
-from repromia.signals import ReferenceSignals
+from repromia.records import Node, Records
+from repromia.signals import ReferenceGains, ReferenceSignals
 from repromia.store import Store, digest
 from test_shadows import digits, network, regression, shadows
 
@@ -137,6 +142,40 @@ def test_shadow_models_are_the_same_on_a_cluster(two_workers: Any, train: Any) -
         one, other = getattr(here, name), getattr(there, name)
         assert one.dtype == other.dtype
         assert one.tobytes() == other.tobytes()
+
+
+def graph_network(records: Records, seed: int) -> torch.nn.Module:
+    """Ten epochs on the subgraph of these nodes."""
+    from torch_geometric.nn import GCN
+
+    nodes = [one for one in records.contents if isinstance(one, Node)]
+    rows, wanted = (torch.tensor([int(getattr(one, name)) for one in nodes]) for name in ("number", "label"))
+    inner = nodes[0].graph.induced(rows.numpy())
+    model = GCN(64, 16, 2, 10)
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(10):
+        answers = model(torch.from_numpy(inner.features), torch.from_numpy(inner.edges))
+        loss = torch.nn.functional.cross_entropy(answers[rows], wanted)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return model
+
+
+def test_shadow_models_of_a_graph_are_the_same_on_a_cluster(two_workers: Any) -> None:
+    """What LiRA and RMIA read of them, and what G-BASE does."""
+    given = {"x": graph().features, "edge_index": graph().edges, "y": np.array(LABELS)}
+    records = repromia.load_nodes(given, range(60), range(60, 120))
+    target = repromia.classifier(graph_network(records.records, 0), records)
+    sides: list[list[ReferenceSignals | ReferenceGains]] = []
+    for cluster in ("local", "ray"):
+        made = repromia.shadow_models(graph_network, target, records, count=4, cluster=cluster)
+        told = made.signals(records.records, Store(None), Silent())
+        sides.append([told, made.gains(records.records, Store(None), Silent(), WithAndWithout(draws=2))])
+    for here, there in zip(*sides, strict=True):
+        for one in fields(here):
+            assert getattr(here, one.name).tobytes() == getattr(there, one.name).tobytes()
+    assert sides[0][0].inside.sum(axis=0).tolist() == [2] * 120
 
 
 def dying(seed: int, scale: np.ndarray, log: str) -> ReferenceSignals:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +32,11 @@ def held(labels: tuple[str, ...] = ("a", "b", "c") * 4) -> GraphFile:
     return GraphFile(graph, labels, masks, {"member": member, "year": member + 2001}, "g.npz")
 
 
+def known() -> Graph:
+    """It, with its classes."""
+    return replace(held().graph, labels=held().labels)
+
+
 def nodes(labelled: LabelledRecords) -> list[Node]:
     return [one for one in labelled.records.contents if isinstance(one, Node)]
 
@@ -43,7 +49,8 @@ def test_masks_of_the_graph(tmp_path: Path) -> None:
     assert labelled.member.tolist() == [True] * 3 + [False] * 7
     found = nodes(labelled)
     assert len({id(one.graph) for one in found}) == 1  # both sides are asked about on one graph
-    assert {one.source for one in found} == {held().graph.digest}
+    assert {one.source for one in found} == {known().digest}
+    assert found[0].graph.labels == held().labels
     assert [(one.number, one.label) for one in found[:3]] == [(0, "a"), (3, "a"), (11, "c")]
 
 
@@ -96,8 +103,8 @@ def test_live_objects_and_every_way_to_name_nodes() -> None:
 def test_the_protocol_of_older_papers() -> None:
     labelled = node_records(held(), [0, 1, 5], [2, 11], asymmetric=True)
     inside, outside = nodes(labelled)[:3], nodes(labelled)[3:]
-    assert {one.source for one in inside} == {held().graph.induced(np.array([0, 1, 5])).digest}
-    assert {one.source for one in outside} == {held().graph.digest}
+    assert {one.source for one in inside} == {known().induced(np.array([0, 1, 5])).digest}
+    assert {one.source for one in outside} == {known().digest}
     assert {tuple(edge) for edge in inside[0].graph.edges.T.tolist()} == {(0, 1), (1, 0), (0, 0), (1, 1), (5, 5)}
     assert labelled.records.ids == node_records(held(), [0, 1, 5], [2, 11]).records.ids
 

@@ -169,18 +169,18 @@ def load_records(
 def load_nodes(graph: Any, members: Any, nonmembers: Any) -> LabelledRecords:
     """Nodes of known membership, of a model that classifies the nodes of one graph.
 
-    graph: a file (.npz, .safetensors, a folder of Planetoid files) or torch_geometric's Data. members, nonmembers: the
-    name of a mask of the graph, node numbers, a boolean array (node,); of a graph in a file also a file of these.
-    Raises RecordsError.
+    graph: a file (.npz, .safetensors, a folder of Planetoid files), `pyg:Amazon:root=data:name=Photo` for a dataset
+    of torch_geometric, or its Data. members, nonmembers: the name of a mask of the graph, node numbers, a boolean array
+    (node,); of a graph in a file also a file of these. Raises RecordsError.
     """
     from repromia.graph_records import node_records, read_node_records
 
     if isinstance(graph, str | Path) and isinstance(members, str | Path) and isinstance(nonmembers, str | Path):
         return read_node_records(graph, members, nonmembers)
     if isinstance(graph, str | Path):
-        from repromia.graph_files import read_graph
+        from repromia.graph_datasets import read_named
 
-        graph = read_graph(graph)
+        graph = read_named(graph)
     return node_records(graph, members, nonmembers)
 
 

@@ -112,9 +112,10 @@ class AuditConfig(Settings):
     cluster: str = Field("local", description="Where shadow models are trained: local, ray, or ray://host:port.")
     graph: str = Field(
         "",
-        description="Graph whose nodes a model classifies: .npz, .safetensors or a folder of Planetoid files. Members "
-        "and non-members are then names of its masks or files of node numbers; or --label is an array of its own that "
-        "says 1 for a member, 0 for a non-member and -1 for neither.",
+        description="Graph whose nodes a model classifies: .npz, .safetensors, a folder of Planetoid files, or a "
+        "dataset of torch_geometric (pyg:Amazon:root=data:name=Photo, :download=true to fetch it). Members and "
+        "non-members are then names of its masks or files of node numbers; or --label is an array of its own that says "
+        "1 for a member, 0 for a non-member and -1 for neither.",
     )
     hops: int = Field(
         -1, ge=-1, description="Neighbourhood on which every node is asked about, in hops; -1: the whole graph."

@@ -11,6 +11,7 @@ independent.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from repromia.errors import RecordsError
-from repromia.graph_files import GraphFile, graph_of, read_array, read_graph
+from repromia.graph_datasets import read_named
+from repromia.graph_files import GraphFile, graph_of, read_array
 from repromia.records import LabelledRecords, Node, Records
 
 _SETS = "a mask of the graph, node numbers, or a boolean array with one value a node"
@@ -28,13 +30,13 @@ _FILES = "a mask of the graph, or a file of node numbers or of a mask: .txt (one
 def read_node_records(
     graph_path: str | Path, members: str | Path, nonmembers: str | Path, *, asymmetric: bool = False
 ) -> LabelledRecords:
-    """Members and non-members among the nodes of one graph (formats: `repromia.graph_files.read_graph`).
+    """Members and non-members among the nodes of one graph (formats: `repromia.graph_datasets.read_named`).
 
     members, nonmembers: each the name of a mask of the graph (train_mask), or a file: .txt with one node number a
     line, .npy, .npz of one array, or .json, with node numbers or a boolean mask. asymmetric, order, ids: see
     `node_records`. Raises RecordsError as `node_records` does, and for files that cannot be read.
     """
-    file = read_graph(graph_path)
+    file = read_named(graph_path)
     sides = (_read_side(file, one) for one in (members, nonmembers))
     return node_records(file, *sides, asymmetric=asymmetric)
 
@@ -45,7 +47,7 @@ def read_labelled_node_records(graph_path: str | Path, *, label: str, asymmetric
     label: of a boolean array, or of whole numbers (node,): 1 a member, 0 a non-member, -1 neither. Otherwise as
     `node_records`. Raises RecordsError as it does, and where there is no such array or it holds other numbers.
     """
-    file = read_graph(graph_path)
+    file = read_named(graph_path)
     known = {**file.masks, **file.numbers}
     if label not in known:
         raise RecordsError(
@@ -94,7 +96,8 @@ def node_records(data: object, members: object, nonmembers: object, *, asymmetri
     numbers = np.concatenate([inside, outside])
     _check_classes(file, numbers)
     digits = len(str(len(file.graph) - 1))
-    graphs = [file.graph.induced(inside) if asymmetric else file.graph, file.graph]
+    whole = replace(file.graph, labels=file.labels)
+    graphs = [whole.induced(inside) if asymmetric else whole, whole]
     asked = [graphs[0]] * len(inside) + [graphs[1]] * len(outside)
     contents = tuple(
         Node(number, file.labels[number], graph.digest, graph)

@@ -28,13 +28,15 @@ class Graph:
     """A homogeneous graph as torch_geometric has it.
 
     features: of every node; edges: source row above destination row, both directions of an undirected edge;
-    weights: of the edges, None where they have none. Node numbers count from 0. Raises RecordsError for arrays that do
+    weights: of the edges, None where they have none; labels: the class of every node, "" where it has none; empty: of
+    no node. Node numbers count from 0. Raises RecordsError for arrays that do
     not fit together, for edges to nodes that do not exist, and for numbers that are not finite.
     """
 
     features: Float32[np.ndarray, "node feature"] = field(repr=False)
     edges: Int64[np.ndarray, "2 edge"] = field(repr=False)
     weights: Float32[np.ndarray, " edge"] | None = field(default=None, repr=False)
+    labels: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or not self.features.shape[0] or not self.features.shape[1]:
@@ -50,6 +52,8 @@ class Graph:
             )
         if self.weights is not None and self.weights.shape != self.edges.shape[1:]:
             raise _wrong("the weights of the edges", f"{self.edges.shape[1]}, one an edge", str(self.weights.shape))
+        if self.labels and len(self.labels) != len(self.features):
+            raise _wrong("the classes of the nodes", f"{len(self.features)}, one a node", str(len(self.labels)))
         for name, values in (("features", self.features), ("edge weights", self.weights)):
             if values is not None and not np.isfinite(values).all():
                 rows = int((~np.isfinite(values.reshape(len(values), -1))).any(axis=1).sum())
@@ -65,6 +69,8 @@ class Graph:
         for one in (self.features, self.edges, self.weights):
             hasher.update(repr(None if one is None else one.shape).encode())
             hasher.update(b"" if one is None else np.ascontiguousarray(one).tobytes())
+        if self.labels:
+            hasher.update(repr(self.labels).encode("utf-8", "surrogatepass"))
         return hasher.hexdigest()
 
     @cached_property
@@ -82,7 +88,8 @@ class Graph:
         kept = np.zeros(len(self), dtype=bool)
         kept[nodes] = True
         inner = kept[self.edges].all(axis=0)
-        return Graph(self.features, self.edges[:, inner], None if self.weights is None else self.weights[inner])
+        weights = None if self.weights is None else self.weights[inner]
+        return Graph(self.features, self.edges[:, inner], weights, self.labels)
 
 
 @dataclass(frozen=True, eq=False)

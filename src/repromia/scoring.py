@@ -17,7 +17,7 @@ from repromia.errors import AttackError, StoreError
 from repromia.metrics import auc
 from repromia.programs import Fixed, Program, identity_of
 from repromia.programs.registry import plan_for
-from repromia.signals import ClassSignals, Scores, Signals, TokenSignals
+from repromia.signals import ClassSignals, ReferenceGains, ReferenceSignals, Scores, Signals, TokenSignals
 from repromia.views import Of, Views, passes_of, take_fact
 
 
@@ -129,7 +129,7 @@ def identity_scores(chosen: Chosen, views: Views, rows: Int[np.ndarray, " row"] 
             fact = views.fact(mark.name, chosen.options)
             inputs[name] = fact if rows is None else take_fact(fact, rows)
         elif isinstance(mark, AskReferences):
-            signals = views.references(chosen.reference)
+            signals = _references(chosen, mark, views)
             inputs[name] = signals if rows is None else signals.take(rows)
     return np.asarray(chosen.attack.function(**inputs, **chosen.options), dtype=np.float64)
 
@@ -152,7 +152,7 @@ def _inputs(
                 details[name] = program.details
             passes += passes_of(program, asked) if mark.of == "target" else 0
         elif isinstance(mark, AskReferences):
-            signals = views.references(chosen.reference)
+            signals = _references(chosen, mark, views)
             inputs[name] = signals if rows is None else signals.take(rows)
             details[name] = {"models": signals.models, "inside": int(signals.inside.sum(axis=0).max(initial=0))}
         elif isinstance(mark, Fact):
@@ -160,6 +160,12 @@ def _inputs(
             used |= getattr(fact, "used", frozenset())
             inputs[name] = fact if rows is None else take_fact(fact, rows)
     return inputs, used, details, passes
+
+
+def _references(chosen: Chosen, mark: AskReferences, views: Views) -> ReferenceSignals | ReferenceGains:
+    if mark.plan:
+        return views.reference_gains(views.program(mark.plan, chosen.options))
+    return views.references(chosen.reference)
 
 
 def _check_told(chosen: Chosen, asked: tuple[Signals, ...]) -> None:

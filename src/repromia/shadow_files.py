@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from jaxtyping import Bool
 
 from repromia.cluster import Unit, run_units
 from repromia.errors import RecordsError, TargetError
+from repromia.programs import Program
 from repromia.progress import Progress
 from repromia.records import Records
-from repromia.shadows import asked, checked, complaining, described
-from repromia.signals import ReferenceSignals, stack
+from repromia.shadows import Answers, asked, checked, complaining, described, gained
+from repromia.signals import ReferenceGains, ReferenceSignals, stack
 from repromia.store import Store, code_digest, digest
 from repromia.targets.classifier import Classifier
 
@@ -51,20 +53,29 @@ class SavedShadows:
         Raises RecordsError for masks that say nothing of a record, or the same of all models, and TargetError for
         files that are no such models.
         """
+        return stack(self._asked(records, store, progress, asked))
+
+    def gains(self, records: Records, store: Store, progress: Progress, program: Program) -> ReferenceGains:
+        """What they say under a program that answers with `GainSignals`. Raises as `signals`."""
+        return stack(self._asked(records, store, progress, partial(gained, program), program.key))
+
+    def _asked(
+        self, records: Records, store: Store, progress: Progress, ask: Callable[..., Answers], key: str = ""
+    ) -> list[Answers]:
         masks, ids = _read_masks(self.folder / MASKS)
         inside = _columns(masks[: len(masks) - self._aside(masks)], ids, records)
         files = _files(self.folder, len(masks))[: len(inside)]
         common = (code_digest(), self.load_key or described(self.load), records.digest(), self.classes)
         units = [
             Unit(
-                digest("saved shadow", *common, inside[number].tolist(), _content(path)),
+                digest("saved shadow", *common, inside[number].tolist(), _content(path), key),
                 _loaded_and_asked,
-                (self.load, path, records, inside[number], self.classes),
+                (self.load, path, records, inside[number], self.classes, ask),
                 name=f"Shadow model {path.name}",
             )
             for number, path in enumerate(files)
         ]
-        return stack(run_units(units, store=store, progress=progress, what="saved shadow models"))
+        return run_units(units, store=store, progress=progress, what="saved shadow models")
 
     def null_model(self, records: Records) -> Classifier | None:
         """The last of them: it is not asked for `signals`. None where there are too few to spare one."""
@@ -94,11 +105,16 @@ class SavedShadows:
 
 
 def _loaded_and_asked(
-    load: Load, path: Path, records: Records, inside: Bool[np.ndarray, " record"], classes: tuple[str, ...]
-) -> ReferenceSignals:
+    load: Load,
+    path: Path,
+    records: Records,
+    inside: Bool[np.ndarray, " record"],
+    classes: tuple[str, ...],
+    ask: Callable[..., Answers],
+) -> Answers:
     with complaining("It cannot be loaded."):
         model = load(path)
-    found = asked(checked(model, classes), records, inside)
+    found = ask(checked(model, classes), records, inside)
     del model
     gc.collect()
     return found

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,16 +21,18 @@ from jaxtyping import Bool
 
 from repromia.cluster import Unit, named, one_thread, run_units, said
 from repromia.errors import ConfigError, RecordsError, RepromiaError, TargetError
+from repromia.programs import Program
 from repromia.programs.queries import Augmented, Query
 from repromia.progress import Progress
 from repromia.records import Records
-from repromia.signals import ReferenceSignals, join, stack, told_by
+from repromia.signals import GainSignals, ReferenceGains, ReferenceSignals, join, stack, told_by
 from repromia.store import Store, code_digest, digest
 from repromia.targets.classifier import PROBED, Classifier
 from repromia.targets.fingerprint import add_weights
 
 Train = Callable[[Records, int], Any]  # records to train on, and a seed: a fitted model
 Wrap = Callable[[Any], Classifier]
+Answers = TypeVar("Answers", ReferenceSignals, ReferenceGains)
 PART = 1024  # records whose answers are held in full at a time
 
 
@@ -77,6 +79,15 @@ class TrainedShadows:
         Raises RecordsError for too few records, ConfigError for a training function that cannot be found, and
         TargetError that names the model.
         """
+        return stack(self._asked(records, store, progress, asked))
+
+    def gains(self, records: Records, store: Store, progress: Progress, program: Program) -> ReferenceGains:
+        """What they say under a program that answers with `GainSignals`; trained again for it. Raises as `signals`."""
+        return stack(self._asked(records, store, progress, partial(gained, program), program.key))
+
+    def _asked(
+        self, records: Records, store: Store, progress: Progress, ask: Callable[..., Answers], key: str = ""
+    ) -> list[Answers]:
         train, inside, seeds = training_function(self.train), self._masks(records), self._seeds()
         common = (
             code_digest(),
@@ -87,15 +98,15 @@ class TrainedShadows:
         )
         units = [
             Unit(
-                digest("shadow", *common, inside[number].tolist(), seeds[number]),
+                digest("shadow", *common, inside[number].tolist(), seeds[number], key),
                 _trained_and_asked,
-                (train, self.wrap, records, inside[number], seeds[number], self.classes),
+                (train, self.wrap, records, inside[number], seeds[number], self.classes, ask),
                 name=f"Shadow model {number + 1} of {self.count}",
                 gpus=self.gpus,
             )
             for number in range(self.count)
         ]
-        return stack(run_units(units, cluster=self.cluster, store=store, progress=progress, what="shadow models"))
+        return run_units(units, cluster=self.cluster, store=store, progress=progress, what="shadow models")
 
     def null_model(self, records: Records) -> Classifier:
         """One more, trained here in the same way on a half of its own: which half is independent of what the target
@@ -235,11 +246,17 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def _trained_and_asked(
-    train: Train, wrap: Wrap, records: Records, inside: Bool[np.ndarray, " record"], seed: int, classes: tuple[str, ...]
-) -> ReferenceSignals:
+    train: Train,
+    wrap: Wrap,
+    records: Records,
+    inside: Bool[np.ndarray, " record"],
+    seed: int,
+    classes: tuple[str, ...],
+    ask: Callable[..., Answers],
+) -> Answers:
     with seeded(seed):
         model = _trained(train, wrap, records.take(np.flatnonzero(inside)), seed, classes)
-        found = asked(model, records, inside)
+        found = ask(model, records, inside)
     del model
     gc.collect()  # modules hold themselves in cycles
     if torch.cuda.is_available():
@@ -297,6 +314,16 @@ def asked(model: Classifier, records: Records, inside: Bool[np.ndarray, " record
         )
     found: ReferenceSignals = join(parts)
     return found
+
+
+def gained(
+    program: Program, model: Classifier, records: Records, inside: Bool[np.ndarray, " record"]
+) -> ReferenceGains:
+    """One model's answers under a program that answers with `GainSignals`. Raises TargetError."""
+    with complaining("It cannot be asked."):
+        (found,) = program.ask(model, records)
+    assert isinstance(found, GainSignals)  # noqa: S101 — of such a program
+    return ReferenceGains(inside[None], found.gain[None])
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -315,13 +315,56 @@ def told_by(variants: Sequence[ClassSignals], inside: Bool[np.ndarray, " record"
     return ReferenceSignals(inside[None], logprob[None], other[None], top[None], classes[None])
 
 
-def stack(parts: Sequence[ReferenceSignals]) -> ReferenceSignals:
+@dataclass(frozen=True)
+class GainSignals:
+    """What a node's being there changes in a graph model's answers, one row a node and one column a sampled graph.
+
+    gain: log-likelihood of the known classes around and of the node, with it, less that around it without it; nats.
+    """
+
+    gain: Float[np.ndarray, "record graph"]
+
+    def __len__(self) -> int:
+        return len(self.gain)
+
+    def take(self, rows: Sequence[int] | Int[np.ndarray, " row"]) -> GainSignals:
+        """The signals of these records, in this order."""
+        return GainSignals(self.gain[np.asarray(rows, dtype=np.int64)])
+
+
+@dataclass(frozen=True)
+class ReferenceGains:
+    """The same of models of known training data. inside: whether the record was in the model's training data."""
+
+    inside: Bool[np.ndarray, "model record"]
+    gain: Float[np.ndarray, "model record graph"]
+
+    def __len__(self) -> int:
+        return self.inside.shape[1]
+
+    @property
+    def models(self) -> int:
+        """Number of models."""
+        return len(self.inside)
+
+    def take(self, rows: Sequence[int] | Int[np.ndarray, " row"]) -> ReferenceGains:
+        """The signals on these records, in this order."""
+        index = np.asarray(rows, dtype=np.int64)
+        return ReferenceGains(self.inside[:, index], self.gain[:, index])
+
+
+References = TypeVar("References", ReferenceSignals, ReferenceGains)
+
+
+def stack(parts: Sequence[References]) -> References:
     """The models of several, one after the other, on the same records."""
-    arrays = {one.name: np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(ReferenceSignals)}
-    return ReferenceSignals(**arrays)
+    arrays = {one.name: np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(parts[0])}
+    return type(parts[0])(**arrays)
 
 
-Signals = TokenSignals | DenoiseSignals | GradientSignals | ClassSignals | ReferenceSignals
+Signals = (
+    TokenSignals | DenoiseSignals | GradientSignals | ClassSignals | ReferenceSignals | GainSignals | ReferenceGains
+)
 
 
 def join(parts: Sequence[Any]) -> Any:
@@ -329,12 +372,12 @@ def join(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], DenoiseSignals):
         arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("square", "fourth")}
         return replace(parts[0], **arrays)
-    if isinstance(parts[0], ReferenceSignals):
+    if isinstance(parts[0], ReferenceSignals | ReferenceGains):
         named = [one.name for one in fields(parts[0])]
-        return ReferenceSignals(**{name: np.concatenate([getattr(one, name) for one in parts], 1) for name in named})
-    if isinstance(parts[0], ClassSignals):
+        return type(parts[0])(**{name: np.concatenate([getattr(one, name) for one in parts], 1) for name in named})
+    if isinstance(parts[0], ClassSignals | GainSignals):
         kept = {one.name: np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(parts[0])}
-        return ClassSignals(**kept)
+        return type(parts[0])(**kept)
     if isinstance(parts[0], GradientSignals):
         return replace(parts[0], norms=np.concatenate([part.norms for part in parts]))
     lengths = np.concatenate([part.lengths for part in parts])

@@ -15,7 +15,7 @@ from dataclasses import fields
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -23,18 +23,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from repromia.errors import StoreError
-from repromia.signals import (
-    ClassSignals,
-    DenoiseSignals,
-    GradientSignals,
-    ReferenceSignals,
-    Signals,
-    TokenSignals,
-)
+from repromia.signals import Signals
 
-_KINDS: dict[str, type[Signals]] = {
-    one.__name__: one for one in (TokenSignals, DenoiseSignals, GradientSignals, ClassSignals, ReferenceSignals)
-}
+_KINDS: dict[str, type[Signals]] = {one.__name__: one for one in get_args(Signals)}
 
 
 @cache

@@ -21,6 +21,7 @@ from repromia.records import Records, content_digest
 from repromia.signals import (
     DenoiseSignals,
     GradientSignals,
+    ReferenceGains,
     ReferenceSignals,
     Signals,
     TokenSignals,
@@ -42,6 +43,10 @@ class ShadowModels(Protocol):
 
     def signals(self, records: Records, store: Store, progress: Progress) -> ReferenceSignals:
         """What they say of the records: trained and asked, or read back from the store."""
+        ...
+
+    def gains(self, records: Records, store: Store, progress: Progress, program: Program) -> ReferenceGains:
+        """What they say under a program that answers with `GainSignals`: trained again for it."""
         ...
 
     def null_model(self, records: Records) -> Target | None:
@@ -151,8 +156,11 @@ class Views:
             self._bound[name] = self._bind(plan)
         return self._bound[name]
 
+    def _about(self) -> tuple[Records, tuple[Any, ...], ReferenceSignals]:
+        return self.records, self.ask("target", self.program("augmented", {})), self.references()
+
     def _bind(self, plan: Any) -> Program:
-        binding = self.binding
+        binding = replace(self.binding, about=self._about)
         if getattr(plan, "program", ""):  # a file that the user may change
             program: Program = plan.bind(binding)
             self._refuse_learned_on_eval(program)
@@ -213,6 +221,16 @@ class Views:
         if key not in self._facts:
             self._facts[key] = self._references(program)
         found: ReferenceSignals = self._facts[key]
+        return found
+
+    def reference_gains(self, program: Program) -> ReferenceGains:
+        """What shadow models say of all records under a program. Raises AttackError where there are none."""
+        key = f"gains {program.key}"
+        if key not in self._facts:
+            if self.shadows is None:
+                raise AttackError("There are no shadow models.", hint="give --shadow-training or --shadow-folder")
+            self._facts[key] = self.shadows.gains(self.records, self.store, self.binding.progress, program)
+        found: ReferenceGains = self._facts[key]
         return found
 
     def _references(self, program: str) -> ReferenceSignals:

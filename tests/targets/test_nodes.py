@@ -18,6 +18,7 @@ from classifier_models import row_records
 from graph_models import COUNT, KINDS, LABELS, LAYERS, Network, graph, model, network, nodes, target
 from repromia.errors import RecordsError, TargetError
 from repromia.graphs import Graph
+from repromia.programs.graph_queries import DroppedEdges
 from repromia.records import Node, Records
 from repromia.signals import ClassSignals
 from repromia.targets import nodes as targets_nodes
@@ -84,16 +85,18 @@ def questions(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]], list[int], i
 def test_neighbourhoods_are_those_of_a_search(question: tuple[int, list[tuple[int, int]], list[int], int]) -> None:
     count, edges, asked, hops = question
     given_edges = torch.tensor(edges, dtype=torch.long).reshape(-1, 2).T
-    found, stands, joined, used = neighbourhoods(given_edges, count, torch.tensor(asked), hops)
+    found, stands, joined, used, place = neighbourhoods(given_edges, count, torch.tensor(asked), hops)
     expected: list[int] = []
-    places, triples = [], []
-    for node in asked:
+    places, triples, whose = [], [], []
+    for at_asked, node in enumerate(asked):
         here = around(edges, node, hops)
         at = {one: len(expected) + place for place, one in enumerate(here)}
         places.append(at[node])
         triples += [(at[s], at[d], which) for which, (s, d) in enumerate(edges) if s in at and d in at]
         expected += here
+        whose += [at_asked] * len(here)
     assert found.tolist() == expected
+    assert place.tolist() == whose
     assert stands.tolist() == places
     assert sorted(zip(*joined.tolist(), used.tolist(), strict=True)) == sorted(triples)
 
@@ -208,6 +211,27 @@ def test_the_edges_kept_do_not_depend_on_numbers_of_nodes(most: int, hops: int) 
     whole = ask(target("gcn", of, hops=hops, neighbours=most), nodes(SOME, of))
     found = ask(target("gcn", other, hops=hops, neighbours=most), replace(nodes(SOME, of), contents=named))
     np.testing.assert_allclose(found.logprobs, whole.logprobs, **NEAR)
+
+
+def test_edges_are_kept_and_dropped_whatever_their_order_where_all_features_are_equal() -> None:
+    """What lies around the nodes decides then: with features alone, the first edges would stay, or all would go."""
+    of = Graph(np.ones_like(graph().features), graph().edges)
+    order = np.random.default_rng(1).permutation(COUNT)
+    other, called = turned(of, order), np.argsort(order)
+    named = tuple(Node(int(called[number]), str(LABELS[number]), other.digest, other) for number in SOME)
+    there, turned_round = nodes(SOME, of), replace(nodes(SOME, of), contents=named)
+    for most in (0, 2):
+        asked = [target("gcn", one, neighbours=most) for one in (of, other)]
+        whole, found = (ask(one, records).logprobs for one, records in zip(asked, (there, turned_round), strict=True))
+        np.testing.assert_allclose(found, whole, **NEAR)
+    without = [
+        DroppedEdges(0.5, 1).ask(target("gcn", one), records)[0]
+        for one, records in ((of, there), (other, turned_round))
+    ]
+    np.testing.assert_allclose(without[0].logprobs, without[1].logprobs, **NEAR)
+    (dropped,) = DroppedEdges(0.5, 1).changed(target("gcn", of).encode(there.contents, there.ids).inputs)
+    assert isinstance(dropped, Nodes)
+    assert 0.4 < dropped.graphs[0].edges.shape[1] / of.edges.shape[1] < 0.6
 
 
 @pytest.mark.parametrize("options", [{"hops": -2}, {"neighbours": -1}])

@@ -55,7 +55,12 @@ class AskBank:
 
 @dataclass(frozen=True)
 class AskReferences:
-    """Marks a parameter: what models of known training data say of the records (`ReferenceSignals`)."""
+    """Marks a parameter: what models of known training data say of the records (`ReferenceSignals`).
+
+    plan: asked under this program instead, one that answers with `GainSignals`; then `ReferenceGains`.
+    """
+
+    plan: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ get here: a `Binding` has no place for them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from repromia.errors import AttackError
 from repromia.records import Content, LabelledRecords, Records
-from repromia.signals import Signals, TokenSignals
+from repromia.signals import ClassSignals, ReferenceSignals, Signals, TokenSignals
 
 if TYPE_CHECKING:
     from repromia.progress import Progress
@@ -106,11 +106,15 @@ def weights_of(target: Target, program: str) -> LanguageModel:
     return target
 
 
+About = tuple[Records, tuple[ClassSignals, ...], ReferenceSignals]
+
+
 @dataclass(frozen=True)
 class Binding:
     """What a plan may use to become a program: the target and labelled records that are not eval.
 
-    memory: what programs of one audit share (samples of the target), by a key that names the target.
+    memory: what programs of one audit share (samples of the target), by a key that names the target. about: all records
+    of the audit, and what the target and the reference models answer about them under the program `augmented`.
     """
 
     target: Target
@@ -120,6 +124,7 @@ class Binding:
     progress: Progress
     longest: int  # tokens of the longest record of any role: what a prefix must leave room for
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    about: Callable[[], About] | None = field(default=None, repr=False, compare=False)
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ from repromia.programs.graph_queries import (
     NoisyFeatures,
     NoisyNeighbours,
 )
+from repromia.programs.graph_samples import SampledGraphs
 from repromia.programs.queries import Augmented, Query
 
 PLANS: dict[str, type[Any]] = {
@@ -27,4 +28,5 @@ PLANS: dict[str, type[Any]] = {
     "noisy": NoisyFeatures,
     "noisy_neighbours": NoisyNeighbours,
     "hidden_self": HiddenSelf,
+    "sampled_graphs": SampledGraphs,
 }

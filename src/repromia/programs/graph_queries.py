@@ -1,6 +1,6 @@
 """Fixed changes of what a graph model is shown when it is asked about a node, the same for every record.
 
-What is drawn by lot is drawn by the features of the nodes, so that no answer depends on how nodes are numbered.
+What is drawn by lot is drawn by what the nodes are, so that no answer depends on how nodes are numbered.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from repromia.errors import AttackError
 from repromia.programs import at_least
 from repromia.programs.queries import Query
-from repromia.targets.drawn import codes, uniform
+from repromia.targets.drawn import codes, told_apart, uniform
 from repromia.targets.inputs import Inputs
 from repromia.targets.nodes import Nodes, Seen
 
@@ -151,7 +151,7 @@ def _noised(graphs: Sequence[Seen], level: float, draw: int) -> tuple[Seen, ...]
 
 
 def _without(graph: Seen, share: float, draw: int) -> Seen:
-    code = codes(graph.features)
+    code = told_apart(graph.features, graph.edges)
     source, destination = graph.edges.numpy()
     kept = torch.from_numpy(uniform(code[source] + code[destination], draw) >= share)
     return replace(graph, edges=graph.edges[:, kept], weights=None if graph.weights is None else graph.weights[kept])

@@ -197,7 +197,7 @@ class Classifier:
         return self._batch
 
     def _labels(self, names: Sequence[str]) -> Int[np.ndarray, " record"]:
-        found = self._places(names)
+        found = self.class_numbers(names)
         wrong = [name for name, at in zip(names, found, strict=True) if at < 0]
         if wrong:
             raise TargetError(
@@ -212,7 +212,7 @@ class Classifier:
         shown = ", ".join(self.classes[:8]) + (", …" if len(self.classes) > 8 else "")
         return shown or "the number of a class, from 0"
 
-    def _places(self, names: Sequence[str]) -> Int[np.ndarray, " name"]:
+    def class_numbers(self, names: Sequence[str]) -> Int[np.ndarray, " name"]:
         """Where classes of these names stand; -1 for no class. Where no class is called by a number, numbers count."""
         place = {name: at for at, name in enumerate(self.classes)}
         numbers = not any(map(_is_number, self.classes))  # else a model of the classes 3 and 7 would know a class 1
@@ -227,7 +227,7 @@ class Classifier:
         self._check_steady(inputs)
         rows = self._rows(inputs)
         if self.answer == "label":
-            predicted = self._class_numbers(rows)
+            predicted = self._predicted(rows)
             return ClassSignals(np.full((len(label), max(1, len(self.classes))), np.nan), predicted, label)
         logprobs = self._logprobs(np.asarray(rows, dtype=np.float64))
         if label.size and int(label.max()) >= logprobs.shape[1]:
@@ -318,9 +318,9 @@ class Classifier:
         with np.errstate(divide="ignore"):
             return np.maximum(np.log(np.where(told, given, share)), LEAST)
 
-    def _class_numbers(self, rows: np.ndarray) -> Int[np.ndarray, " record"]:
+    def _predicted(self, rows: np.ndarray) -> Int[np.ndarray, " record"]:
         names = [str(int(one) if isinstance(one, float) and one.is_integer() else one) for one in rows.tolist()]
-        found = self._places(names)
+        found = self.class_numbers(names)
         if (found < 0).any():
             raise TargetError(
                 f"{self.name} predicts a class that does not exist.",

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from repromia.errors import TargetError
 from repromia.graphs import Graph
 from repromia.records import Content, Node
-from repromia.targets.drawn import Same, codes, uniform
+from repromia.targets.drawn import Same, told_apart, uniform
 
 WHOLE = -1  # hops: no neighbourhood is cut out
 VALUES = 20_000_000  # features of all neighbourhoods that are held at a time
@@ -139,11 +139,11 @@ class NodeReader:
 
 @lru_cache(maxsize=8)
 def seen(graph: Graph, neighbours: int = 0) -> Seen:
-    """A graph as tensors. neighbours: of a node's incoming edges at most so many, drawn by the features of
-    both ends, the same every time."""
+    """A graph as tensors. neighbours: of a node's incoming edges at most so many, drawn by what both ends are, the
+    same every time."""
     kept = np.arange(graph.edges.shape[1])
     if neighbours:
-        code = codes(torch.from_numpy(graph.features))
+        code = told_apart(torch.from_numpy(graph.features), torch.from_numpy(graph.edges))
         source, destination = graph.edges
         order = np.lexsort((uniform(code[source] + code[destination], 0), destination))
         reached = graph.edges[1, order]
@@ -179,7 +179,7 @@ class NodeForward:
         return torch.cat(found)[torch.cat(order).argsort()]
 
     def _around(self, graph: Seen, own: Features | None, number: Int[Tensor, " some"], hops: int) -> Tensor:
-        nodes, asked, edges, used = neighbourhoods(graph.edges, len(graph.features), number, hops)
+        nodes, asked, edges, used, _ = neighbourhoods(graph.edges, len(graph.features), number, hops)
         if len(number) > 1 and len(nodes) * graph.features.shape[1] > VALUES:
             half = len(number) // 2
             return torch.cat([self._around(graph, own, one, hops) for one in (number[:half], number[half:])])
@@ -205,15 +205,29 @@ class NodeForward:
         return answer
 
 
-Found = tuple[Int[Tensor, " here"], Int[Tensor, " some"], Int[Tensor, "2 used"], Int[Tensor, " used"]]
+class Side(NamedTuple):
+    """Neighbourhoods side by side. nodes: which of the graph each one here is; asked: where those stand whose
+    neighbourhoods they are; edges: in numbers of here; used: which of the graph's they are; place: whose neighbourhood
+    each node is in."""
+
+    nodes: Int[Tensor, " here"]
+    asked: Int[Tensor, " some"]
+    edges: Int[Tensor, "2 used"]
+    used: Int[Tensor, " used"]
+    place: Int[Tensor, " here"]
 
 
-def neighbourhoods(edges: Int[Tensor, "2 edge"], count: int, number: Int[Tensor, " some"], hops: int) -> Found:
+def neighbourhoods(
+    edges: Int[Tensor, "2 edge"],
+    count: int,
+    number: Int[Tensor, " some"],
+    hops: int,
+    kept: Bool[np.ndarray, " node"] | None = None,
+) -> Side:
     """The neighbourhoods of some nodes side by side, as one graph whose parts are not joined.
 
     A neighbourhood holds the nodes from which the asked one is reached in at most `hops` edges, and all edges among
-    them. count: nodes of the graph. Returns which node each one here is, where the asked ones stand, the edges in
-    numbers of here, and which edges of the graph they are.
+    them. count: nodes of the graph. kept: which of them there are, beside the asked one; None: all.
     """
     sources, start, which = _incoming(edges, count)
     asked = np.arange(len(number)) * count + number.cpu().numpy()  # neighbourhood and node in one number
@@ -223,6 +237,7 @@ def neighbourhoods(edges: Int[Tensor, "2 edge"], count: int, number: Int[Tensor,
         place, edge = _expanded(newest, start, count)
         reached = np.unique(place * count + sources[edge])
         newest = np.setdiff1d(reached, known, assume_unique=True)
+        newest = newest if kept is None else newest[kept[newest % count]]
         if not len(newest):
             break
         known = np.union1d(known, newest)
@@ -232,9 +247,9 @@ def neighbourhoods(edges: Int[Tensor, "2 edge"], count: int, number: Int[Tensor,
     inner = known[at] == source
     target = np.repeat(np.arange(len(known)), start[known % count + 1] - start[known % count])
     device = edges.device
-    found = (known % count, np.searchsorted(known, asked), np.stack([at[inner], target[inner]]), which[edge[inner]])
-    nodes, stands, joined, used = (torch.from_numpy(one).to(device) for one in found)
-    return nodes, stands, joined, used
+    joined = np.stack([at[inner], target[inner]])
+    found = (known % count, np.searchsorted(known, asked), joined, which[edge[inner]], known // count)
+    return Side(*(torch.from_numpy(one).to(device) for one in found))
 
 
 def _expanded(

@@ -14,9 +14,9 @@ from repromia.errors import AttackError
 from repromia.metrics import auc
 from repromia.programs.graph import PLANS
 from repromia.programs.registry import plan_for
-from repromia.signals import ClassSignals
+from repromia.signals import ClassSignals, GainSignals, ReferenceGains
 
-OWN = ("hop_posteriors", "probe_bank", "reprogram")
+OWN = ("g_base", "hop_posteriors", "probe_bank", "reprogram")
 COUNT = 600
 
 
@@ -66,6 +66,7 @@ def test_lists_of_attacks() -> None:
     assert {"loss", "augmented", "noise_votes", "probe_bank", "reprogram"} <= listed("default")
     assert "hop_posteriors" not in listed("default", reference=True)
     assert {"hop_posteriors", "lira", "rmia"} <= listed("default", reference=True, shadows=True)
+    assert "g_base" not in listed("default", reference=True, shadows=True)  # shadows are trained once more for it
     copies = "rmia:reference=noise_and_repair"
     assert copies not in listed("default", copies=True)  # of graph models they are no default
     assert listed(copies) == {copies, *listed("reprogram")} - {"reprogram"}
@@ -149,6 +150,57 @@ def test_what_the_shadows_must_be() -> None:
     one = models(found.theirs[:, :, :1], found.references.inside)
     with pytest.raises(AttackError, match=r"other queries(.|\n)*2 augmentations(.|\n)*1"):
         posteriors(replace(found, references=one))
+
+
+def gained(records: int = 300, gain: float = 1.0) -> tuple[GainSignals, ReferenceGains, np.ndarray]:
+    """Gains, normal with each record's own mean; of models that saw it so much higher."""
+    generator = np.random.default_rng(0)
+    inside = generator.permuted(np.arange(6)[:, None].repeat(records, axis=1) < 3, axis=0)
+    member, centre = generator.permutation(records) < records // 2, generator.normal(0, 2, (records, 1))
+    own, theirs = (centre + gain * saw[..., None] + generator.normal(size=(*saw.shape, 4)) for saw in (member, inside))
+    return GainSignals(own), ReferenceGains(inside, theirs), member
+
+
+def g_base(own: GainSignals, theirs: ReferenceGains, **options: object) -> np.ndarray:
+    one = registry("graph")["g_base"]
+    found = one.function(own, theirs, **{**one.options, **options})
+    assert isinstance(found, np.ndarray)
+    return found
+
+
+@pytest.mark.parametrize("models", ["all", "outside"])
+@pytest.mark.parametrize("scale", [1.0, 0.7])
+def test_g_base_is_its_formula(models: str, scale: float) -> None:
+    own, theirs, _ = gained(20)
+    scores = g_base(own, theirs, models=models, scale=scale)
+    for row in range(20):
+        saw = [at for at in range(6) if models == "all" or not theirs.inside[at, row]]
+        chances = []
+        for draw in range(4):
+            mean = np.mean([np.exp(theirs.gain[at, row, draw]) for at in saw])
+            chances.append(1 / (1 + np.exp(-(own.gain[row, draw] - scale * np.log(mean)))))
+        np.testing.assert_allclose(scores[row], np.log(np.mean(chances) / (1 - np.mean(chances))), rtol=1e-9)
+
+
+def test_g_base_tells_planted_members_and_no_others() -> None:
+    own, theirs, member = gained()
+    assert auc(g_base(own, theirs), member) > 0.5 + 2 * chance(300)
+    own, theirs, member = gained(gain=0.0)
+    assert abs(auc(g_base(own, theirs), member) - 0.5) < chance(300)
+
+
+def test_g_base_keeps_far_scores_apart_and_needs_models_on_both_sides() -> None:
+    own, theirs, _ = gained(6)
+    far = GainSignals(np.arange(6)[:, None] * 300.0 - 900)
+    level = ReferenceGains(theirs.inside, np.zeros((6, 6, 1)))
+    assert (np.diff(g_base(far, level)) > 0).all()
+    everywhere = ReferenceGains(np.ones_like(theirs.inside), theirs.gain)
+    with pytest.raises(AttackError, match="did not see it"):
+        g_base(own, everywhere)
+    nowhere = ReferenceGains(np.zeros_like(theirs.inside), theirs.gain)
+    with pytest.raises(AttackError, match="no reference model that saw it"):
+        g_base(own, nowhere)
+    assert np.isfinite(g_base(own, nowhere, models="outside")).all()
 
 
 def test_reprogram_is_its_formula() -> None:

@@ -10,7 +10,7 @@ from scipy.special import logit, logsumexp
 
 from repromia.attacks import Variants
 from repromia.errors import AttackError
-from repromia.signals import ClassSignals, ReferenceSignals, Scores
+from repromia.signals import ClassSignals, ReferenceGains, ReferenceSignals, Scores
 
 Saw = Bool[np.ndarray, "model record"]
 Answers = Float[np.ndarray, "record query"]
@@ -19,12 +19,12 @@ ROWS = 20_000  # answers of shadow models that a network learns on
 FLOOR = 1e-6  # of a standard deviation: what single precision leaves of a scaled logit
 
 
-def outside(references: ReferenceSignals) -> Saw:
+def outside(references: ReferenceSignals | ReferenceGains) -> Saw:
     """The models that did not see a record. Raises AttackError where a record has none."""
     return _some(~references.inside, "did not see it", "in the training data of every reference model")
 
 
-def inside(references: ReferenceSignals) -> Saw:
+def inside(references: ReferenceSignals | ReferenceGains) -> Saw:
     """The models that saw a record. Raises AttackError where a record has none."""
     return _some(references.inside, "saw it", "in the training data of no reference model")
 
