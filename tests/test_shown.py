@@ -12,14 +12,17 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from repromia.attacks import registry
 from repromia.cli import main
 from repromia.config import AuditConfig
 from repromia.progress import Step, each
-from repromia.run import audit_to_folder
+from repromia.run import attacks_command, audit_to_folder
 from test_cli import QUICK, REPROMIA, audit_arguments
 from test_cli import on_disk as on_disk
 
@@ -175,3 +178,25 @@ def test_an_interrupt_is_one_line(on_disk: Path) -> None:
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert errors.decode() == "Interrupted. What was finished is kept: the same command goes on from there.\n"
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_attacks_are_listed_whole(width: int) -> None:
+    out = StringIO()
+    assert attacks_command("diffusion", as_json=False, console=Console(file=out, width=width)) == 0
+    lines = out.getvalue().splitlines()
+    assert lines[0].strip() == "Attacks on a diffusion model"
+    assert max(len(line) for line in lines) <= width
+    said = " ".join(out.getvalue().split())
+    for one in registry("diffusion").values():
+        facts = [f"source: {one.citation}", f"needs: {', '.join(one.needs) or 'nothing more'}"]
+        assert all(" ".join(fact.split()) in said for fact in facts), one.name
+        assert any(line.split()[:1] == [one.name] for line in lines)
+    assert "min_k" not in said
+
+
+def test_what_is_missing_is_named_without_what_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("audit", "--model", "a-private-name", "--members", "m", "--nonmembers", "n") == 2
+    assert capsys.readouterr().err.strip() == "--out is required (repromia COMMAND --help explains it)"
+    assert run("audit", "--model", "x", "--members", "m", "--out", "o") == 2
+    assert capsys.readouterr().err.strip() == "--members and --nonmembers go together"

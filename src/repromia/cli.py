@@ -26,7 +26,11 @@ def _readable(error: CycloptsError) -> object:
     lines = []
     for one in cause.errors(include_url=False, include_context=False):
         flag = "--" + "-".join(str(part) for part in one["loc"]).replace("_", "-") if one["loc"] else ""
-        lines.append(f"{flag} {one['msg']}".strip() + (f" (found {one['input']!r})" if flag else ""))
+        if one["type"] == "missing":
+            lines.append(f"{flag} is required (repromia COMMAND --help explains it)")
+            continue
+        said = one["msg"].removeprefix("Value error, ")
+        lines.append(f"{flag} {said}".strip() + (f" (found {one['input']!r})" if flag else ""))
     return Text("\n".join(lines), style="red")
 
 
@@ -301,17 +305,21 @@ def demo(
 
 
 @app.command
-def attacks(*, json: bool = False) -> int:
+def attacks(
+    modality: Literal["language", "diffusion", "classifier", "graph"] | None = None, *, json: bool = False
+) -> int:
     """What attacks exist, what each needs, its options and its source.
 
     Parameters
     ----------
+    modality
+        On this kind of model only.
     json
-        Print JSON instead of a table.
+        Print JSON instead of a list.
     """
     from repromia.run import attacks_command
 
-    return attacks_command(as_json=json)
+    return attacks_command(modality, as_json=json)
 
 
 @app.command
@@ -415,7 +423,7 @@ def _settings_of(path: Path, known: tuple[str, ...]) -> dict[str, object]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        found = str(error).replace("\n", " ")
+        found = (getattr(error, "strerror", None) or str(error)).replace("\n", " ")
         raise ConfigError(f"The configuration {str(path)!r} cannot be read.", found=found) from error
     if not isinstance(content, dict):
         raise ConfigError(

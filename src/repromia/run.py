@@ -22,6 +22,7 @@ from repromia.store import Store, write_atomic
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from repromia.attacks import Modality
     from repromia.pipeline import Audit
     from repromia.programs import Target
     from repromia.report import Excerpt
@@ -421,10 +422,8 @@ def _blind_table(found: dict[str, Estimate]) -> Table:
     return table
 
 
-def attacks_command(*, as_json: bool, console: Console | None = None) -> int:
-    """The registry as a table or as JSON."""
-    from rich.table import Table
-
+def attacks_command(modality: Modality | None = None, *, as_json: bool, console: Console | None = None) -> int:
+    """The registry, or its attacks on one kind of model, as a list or as JSON."""
     from repromia.attacks import Modality, registry
 
     rows: list[dict[str, Any]] = [
@@ -439,21 +438,15 @@ def attacks_command(*, as_json: bool, console: Console | None = None) -> int:
             "citation": one.citation,
             "about": (one.function.__doc__ or "").strip().splitlines()[0],
         }
-        for modality in get_args(Modality)
-        for one in registry(modality).values()
+        for kind in ((modality,) if modality else get_args(Modality))
+        for one in registry(kind).values()
     ]
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
         return 0
-    console = console or Console()
-    table = Table(title="Attacks")
-    for heading in ("name", "model", "kind", "needs", "options", "source"):
-        table.add_column(heading)
-    for row in rows:
-        options = ", ".join(f"{key}={value}" for key, value in row["options"].items())
-        plain = [str(row[key]) for key in ("name", "model", "kind")]
-        table.add_row(*plain, ", ".join(row["needs"]), options, str(row["citation"]))
-    console.print(table)
+    from repromia.terminal import print_attacks
+
+    print_attacks(rows, console or Console())
     return 0
 
 

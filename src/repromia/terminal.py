@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from repromia.progress import Shown
 from repromia.report import words
@@ -50,6 +51,24 @@ def print_result(result: AuditResult, console: Console, *, report_path: Path | s
     if report_path is not None:
         # Not wrapped: a path broken over two lines can be neither clicked nor copied.
         console.print(_text(console, f"Report: {report_path}", ""), soft_wrap=True)
+
+
+def print_attacks(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """What attacks exist, by kind of model: what each measures, needs, takes as options, and where it comes from."""
+    from rich.table import Table
+
+    for model in dict.fromkeys(str(row["model"]) for row in rows):
+        console.print(_text(console, f"Attacks on a {model} model", "bold"))
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
+        for row in (one for one in rows if one["model"] == model):
+            options = ", ".join(f"{key}={value}" for key, value in row["options"].items())
+            facts = [f"kind: {row['kind']}", f"needs: {', '.join(row['needs']) or 'nothing more'}"]
+            facts += [f"options: {options}"] * bool(options) + [f"source: {row['citation']}"]
+            about = _text(console, f"{row['about']}\n", "").append("; ".join(facts), style="dim")
+            grid.add_row(_text(console, str(row["name"]), "bold"), about)
+        console.print(grid)
+        console.print()
 
 
 def _headline_figures(result: AuditResult) -> str:
