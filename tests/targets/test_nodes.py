@@ -112,6 +112,14 @@ def test_enough_hops_are_the_whole_graph(kind: str) -> None:
     assert np.abs(ask(target(kind, hops=enough - 1), nodes(SOME)).logprobs - whole).max() > 1e-2
 
 
+def test_a_changed_graph_is_never_answered_for_from_an_older_one() -> None:
+    """What is kept of a graph is kept for the last eight; more are asked here, and the first again."""
+    graphs = [replace(graph(), edges=graph().edges[:, at::2]) for at in range(10)]
+    for of in [*graphs, graphs[0], *graphs[::-3]]:
+        found = ask(target("sage", of, hops=LAYERS), nodes(SOME, of)).logprobs
+        np.testing.assert_allclose(found, answers(model("sage"), of.features, of.edges)[SOME], **NEAR)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_hop_is_the_node_alone_with_its_loops(kind: str) -> None:
     loops = np.array([SOME[0], SOME[1], SOME[1], SOME[3]])
