@@ -1,8 +1,12 @@
 """RMIA at scale, and what shadow models cost: workers side by side, and memory by their number.
 
-    python -m benchmarks.classifier_speed
+    python -m benchmarks.classifier_speed             all of it
+    python -m benchmarks.classifier_speed workers 3   16 shadows on Ray by 1 and 2 workers in turn, 3 times
+    python -m benchmarks.classifier_speed memory      4, 16 and 32 shadows in this process
 
-Wall seconds of a process each; memory is the peak of the process, of which training one model is a constant part.
+A process each. Wall seconds without the start of Ray; memory is the peak of the process, of which training one model
+is a constant part; load is the machine's average of the minute before: other work on it slows two workers more than
+one.
 """
 
 from __future__ import annotations
@@ -14,11 +18,13 @@ import subprocess
 import sys
 import time
 from functools import partial
+from statistics import median
 
 import numpy as np
 
 RECORDS = 1500
 SHADOWS = 16
+COUNTS = (4, 16, 32)
 
 
 def rmia() -> dict[str, float]:
@@ -69,23 +75,51 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def measured(*arguments: object) -> dict[str, float]:
+    """One measurement in a process of its own."""
+    load = os.getloadavg()[0]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.classifier_speed", "one", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}  # 15 by itself
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return {**json.loads(done.stdout.splitlines()[-1]), "load": round(load, 2)}
+
+
+def workers(repeats: int) -> None:
+    """One worker and two in turn, so that both meet the same load of the machine."""
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(repeats):
+        for count, known in seconds.items():
+            found = measured("shadows", SHADOWS, count)
+            known.append(found["seconds"])
+            print(f"{SHADOWS} shadows, Ray, {count} worker(s): {found}", flush=True)
+    each = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
+    middle = {count: round(median(known), 1) for count, known in seconds.items()}
+    print(f"median seconds {middle}; 1 worker / 2 workers: {round(median(each), 2)} of {[round(x, 2) for x in each]}")
+
+
+def memory() -> None:
+    """By the number of shadows."""
+    for count in COUNTS:
+        print(f"{count} shadows, in process: {measured('shadows', count, 0)}", flush=True)
+
+
 def main() -> None:
-    """Print the tables; with arguments, one measurement."""
-    if len(sys.argv) > 1:
-        what, *numbers = sys.argv[1:]
-        print(json.dumps(rmia() if what == "rmia" else shadows(*map(int, numbers))))
-        return
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for title, arguments in (
-        ("RMIA, 50,000 x 10,000", ["rmia"]),
-        (f"{SHADOWS} shadows, Ray, 1 worker", ["shadows", str(SHADOWS), "1"]),
-        (f"{SHADOWS} shadows, Ray, 2 workers", ["shadows", str(SHADOWS), "2"]),
-        ("4 shadows, in process", ["shadows", "4", "0"]),
-        (f"{SHADOWS} shadows, in process", ["shadows", str(SHADOWS), "0"]),
-    ):
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.classifier_speed", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-        print(f"{title:32} {done.stdout.splitlines()[-1]}", flush=True)
+    """Print the tables; with arguments, one of them."""
+    match sys.argv[1:]:
+        case ["one", "rmia"]:
+            print(json.dumps(rmia()))
+        case ["one", "shadows", count, number]:
+            print(json.dumps(shadows(int(count), int(number))))
+        case ["rmia"]:
+            print(f"RMIA, 50,000 x 10,000: {measured('rmia')}")
+        case ["workers", *repeats]:
+            workers(int(repeats[0]) if repeats else 3)
+        case ["memory"]:
+            memory()
+        case _:
+            print(f"RMIA, 50,000 x 10,000: {measured('rmia')}", flush=True)
+            workers(3)
+            memory()
 
 
 if __name__ == "__main__":

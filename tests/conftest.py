@@ -12,6 +12,7 @@ from jaxtyping import install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by itself: on a busy machine workers would hardly run
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small models gain nothing, and two test runs would fight over cores
 
 install_import_hook(
