@@ -7,9 +7,10 @@ On several nodes (pip install 'repromia[cluster]', equal versions, on each of th
     on every other:        ray start --address=FIRST:6379
     from your own machine:   python examples/shadow_audit.py --cluster ray://FIRST:10001
     or on the first itself:  python examples/shadow_audit.py --cluster ray
-Newer versions of Ray ask for the first node's token elsewhere (`ray get-auth-token`). A run that was killed
-goes on with the models that it had not finished (--out), and a worker that dies is replaced. This file need not be on
-the nodes; other files of yours that `train` imports must be.
+Ray 2.60 asks for the first node's token (~/.ray/auth_token, where `ray get-auth-token --generate` made one): copy it to
+the other machines, and set RAY_AUTH_MODE=token for their `ray start`. A run that was killed goes on with what it had
+not finished (--out), and a worker that dies is replaced. This file need not be on the nodes; other files of yours that
+`train` imports must be.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def main() -> None:
     records = repromia.load_records((values[member], classes[member]), (values[~member], classes[~member]))
     target = repromia.classifier(model, records=records)
     shadows = repromia.shadow_models(train, target, records, count=chosen.shadows, cluster=chosen.cluster)
-    result = repromia.audit(target, records, shadows=shadows, out=chosen.out)
+    result = repromia.audit(target, records, shadows=shadows, out=chosen.out, cluster=chosen.cluster)
     print(result.findings[0].sentence)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shutil
@@ -15,13 +16,19 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+import repromia
 from classifier_models import CLASSES, IMAGES, vit
 from repromia.cli import main
+from repromia.config import AuditConfig
 from repromia.demo.language import paragraphs
 from repromia.pictures import read_pictures
+from repromia.progress import Silent
 from repromia.result import AuditResult
-from repromia.shadows import masks
+from repromia.run import load_models, shadow_models
+from repromia.shadows import TrainedShadows, masks
+from repromia.targets.inputs import Images
 from repromia.targets.load import quiet
+from repromia.targets.pixels import fitted
 from test_cli import repromia as command
 from test_cli import result_in
 
@@ -296,7 +303,8 @@ def shadow_folder(place: Path, *, everywhere: int = 0) -> None:
     place.mkdir()
     for number in range(5):
         torch.manual_seed(number)
-        save_file(mine["build"]().state_dict(), place / f"net{number}.safetensors")
+        known = records.take(np.flatnonzero(inside[number]))
+        save_file(mine["train"](known, number).state_dict(), place / f"net{number}.safetensors")
     np.savez(place / "masks.npz", inside=inside, ids=np.array(records.ids))
 
 
@@ -307,6 +315,14 @@ def damaged(on_disk: Path) -> Path:
     (on_disk / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     shadow_folder(on_disk / "shadows")
     shadow_folder(on_disk / "everywhere", everywhere=3)
+    for name in ("strangers", "nine", "fewer"):
+        shutil.copytree(on_disk / "shadows", on_disk / name)
+    with np.load(on_disk / "shadows" / "masks.npz") as known:
+        np.savez(on_disk / "strangers" / "masks.npz", inside=known["inside"], ids=np.char.add("x", known["ids"]))
+    mine: dict[str, Any] = {}
+    exec(compile(MINE, "mine.py", "exec"), mine)  # noqa: S102
+    save_file(mine["build"](classes=9).state_dict(), on_disk / "nine" / "net3.safetensors")
+    (on_disk / "fewer" / "net4.safetensors").unlink()
     shutil.copytree(on_disk / "heldout", on_disk / "cats")
     (on_disk / "cats" / "0").rename(on_disk / "cats" / "cat")
     return on_disk
@@ -337,18 +353,31 @@ def test_wrong_use_is_one_readable_block(changes: dict[str, str], said: tuple[st
     assert not (damaged / "wrong" / "result.json").exists()
 
 
-def test_masks_that_put_a_record_in_all_models_are_a_failed_row_and_exit_code_1(damaged: Path) -> None:
-    done = command(
-        *arguments("wrong-masks", {**FOLDER, "--shadow-folder": "everywhere"}), "--no-controls", folder=damaged
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    result = result_in(damaged / "wrong-masks")
-    assert area(result, "loss") > 0.5
-    for said in ("expected: each record inside about half", "found: 3 records in all, 0 in none of 4", "to do: leave"):
-        assert said in " ".join(result.attack("rmia").reason.split())
-        assert said in " ".join(done.stdout.split())
-    assert result.attack("rmia").auc is None
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        (
+            "everywhere",
+            ("3 records in all, 0 in none of 4", "each record inside about half", "leave these records out"),
+        ),
+        ("strangers", ("masks do not cover the records", "180 of 180 records without")),
+        ("nine", ("Shadow model net3.safetensors: The weights", "do not belong to Sequential")),
+        ("fewer", ("files in 'fewer' are not those of the masks", "from 0 to 4")),
+    ],
+)
+def test_shadow_folders_are_looked_at_before_anything_is_asked(
+    folder: str,
+    said: tuple[str, ...],
+    damaged: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(damaged)
+    out = f"wrong-{folder}"
+    shown = here(capsys, arguments(out, {**FOLDER, "--shadow-folder": folder}))
+    assert all(one in shown for one in said), shown
+    assert not (damaged / out / "parts").exists()
+    assert not (damaged / out / "result.json").exists()
 
 
 def test_a_folder_of_shadow_models(damaged: Path) -> None:
@@ -381,3 +410,73 @@ def test_classes_that_are_not_there(
     assert "records name no class of the model. expected: ours, theirs found: nobodys to do: name the field" in said
     said = here(capsys, of_texts("wrong", class_field="tone"))
     assert "no class field 'tone' expected: 'tone' found: 'text', 'label' to do: name one of the fields" in said
+
+
+def test_the_scaling_of_a_built_module_and_of_its_shadows(on_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the module asked by hand; the images are fitted to another size, and grey."""
+    monkeypatch.chdir(on_disk)
+    monkeypatch.syspath_prepend(on_disk)
+    given = ["--pixels", "6", "--channels", "1", "--mean", "0.4", "--std", "0.25"]
+    (on_disk / "mine6.py").write_text(MINE.replace("nn.Linear(64, hidden)", "nn.Linear(36, hidden)"))
+    changes = {"--model": "mine6:build", "--shadow-training": "", "--shadow-models": "", "--attacks": "loss"}
+    torch.manual_seed(3)
+    mine6 = importlib.import_module("mine6")
+    module = mine6.build()
+    save_file(module.state_dict(), on_disk / "six.safetensors")
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments("scaled", {**changes, "--weights": "six.safetensors"}), "--no-controls", *given])
+    assert stopped.value.code == 0
+    table = polars.read_parquet(on_disk / "scaled" / "scores.parquet").select("id", "loss")
+    records = read_pictures(on_disk / "train", on_disk / "heldout", caption="folder").records
+    for name, score in table.rows()[:5]:
+        one = records.contents[records.ids.index(name)]
+        seen = torch.tensor(fitted(one.pixels(), 1, 6, "crop"))[None].float() / 255
+        with torch.no_grad():
+            expected = module((seen - 0.4) / 0.25).log_softmax(1)[0, int(one.caption)]
+        assert score == pytest.approx(float(expected), abs=1e-5)
+    assert result_in(on_disk / "scaled").target["inputs"].startswith("images of 1x6x6 scaled by mean 0.4")
+    config = AuditConfig(
+        model="mine6:build",
+        shadow_training="mine:train",
+        class_field="folder",
+        members=Path("train"),
+        nonmembers=Path("heldout"),
+        out=Path("unused"),
+        pixels=6,
+        channels=1,
+        mean=(0.4,),
+        std=(0.25,),
+    )
+    target, *_ = load_models(config, read_pictures("train", "heldout", caption="folder"), Silent())
+    shadows = shadow_models(config, target, records)
+    assert isinstance(shadows, TrainedShadows)
+    assert shadows.wrap(module).reader == target.reader == Images(1, 6, (0.4,), (0.25,))
+    live = repromia.shadow_models(mine6.train, target, read_pictures("train", "heldout", caption="folder"))
+    assert live.wrap(module).reader == target.reader
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--mean", "0.4"], "--mean and --std go together"),
+        (["--mean", "0.4", "--std", "0"], "those of --std above 0"),
+        (["--mean", "0.4,0.4", "--std", "1,1"], "a mean and a standard deviation above 0 for each of 1 channels"),
+        (["--channels", "2"], "--channels"),
+    ],
+)
+def test_scaling_that_is_none(
+    given: list[str], said: str, on_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(on_disk)
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments("unscaled"), *given])
+    shown = capsys.readouterr()
+    assert stopped.value.code not in (0, None)
+    assert said in " ".join((shown.err + shown.out).split())
+
+
+def test_texts_have_no_pixels(
+    texts_on_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(texts_on_disk)
+    assert "--pixels say how images are read, and the records are none" in here(capsys, of_texts("wrong", pixels="8"))

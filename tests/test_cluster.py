@@ -17,7 +17,7 @@ import torch
 import repromia
 from graph_models import LABELS, graph
 from repromia.cluster import Unit, one_thread, run_units
-from repromia.errors import ConfigError, RepromiaError, TargetError
+from repromia.errors import ClusterError, ConfigError, RepromiaError, TargetError
 from repromia.programs.graph_samples import WithAndWithout
 from repromia.progress import Silent
 from repromia.records import Node, Records
@@ -198,7 +198,7 @@ def always_dying(seed: int, scale: np.ndarray, log: str) -> ReferenceSignals:
 
 
 def test_a_unit_whose_workers_always_die_is_named(two_workers: Any, tmp_path: Path) -> None:
-    with pytest.raises(RepromiaError, match="unit 0 could not be finished") as caught:
+    with pytest.raises(ClusterError, match="unit 0 could not be finished") as caught:
         run_units(work(tmp_path, always_dying, 1), cluster="ray", store=Store(None), progress=Silent(), retries=0)
     assert isinstance(caught.value.__cause__, two_workers.exceptions.WorkerCrashedError)
 
@@ -226,5 +226,5 @@ def test_what_cannot_be_sent_is_said(two_workers: Any, tmp_path: Path) -> None:
         def holding(records: Any, seed: int) -> Any:
             return file
 
-        with pytest.raises(ConfigError, match="cannot be sent"):
+        with pytest.raises(ClusterError, match="cannot be sent"):
             shadows(holding, cluster="ray").signals(digits(), Store(None), Silent())

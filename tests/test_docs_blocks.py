@@ -73,6 +73,7 @@ NOT_RUN = {
     "docs/start.md": {"make demo": "as in the README"},
     "docs/classifiers.md": {"The model gives away": "printed by repromia demo classifier"},
     "docs/graphs.md": {"The model gives away": "printed by repromia demo graph"},
+    "docs/cluster.md": {"repromia audit": "needs a cluster; test_cluster_asking.py audits files by two workers"},
     "docs/dp.md": {
         "python train.py": "a file of the reader's own, whose private part is run",
         "python -m benchmarks.dp_training": "minutes; test_dp_training.py trains in the same way for a few steps",

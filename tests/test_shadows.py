@@ -228,6 +228,10 @@ def five_logits(records: Records, seed: int) -> torch.nn.Module:
     return torch.nn.Linear(64, 5).double()
 
 
+def unfitted(records: Records, seed: int) -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10)).double()
+
+
 def labels_only(model: Any) -> Classifier:
     return Classifier(lambda values: model.predict(values.numpy()), Rows(64), answer="label", classes=CLASSES)
 
@@ -238,6 +242,7 @@ def labels_only(model: Any) -> Classifier:
         (failing, as_classifier, r"training function failed.*\n.*ZeroDivisionError: a loss of nothing"),
         (lambda records, seed: None, as_classifier, "returned nothing"),
         (lambda records, seed: LogisticRegression(), as_classifier, "NotFittedError"),
+        (unfitted, as_classifier, r"knows nothing of the records.*expected: a fitted model.*found:    right on"),
         (few_classes, as_classifier, r"not those of the target.*10 classes.*found:    2"),
         (five_logits, as_classifier, r"another number of classes.*10 classes.*found:    5"),
         (collapsed, as_classifier, "the same to everything"),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from repromia import parts as parts_module
 from repromia import views as views_module
 from repromia.attacks import parse
 from repromia.programs import Binding, Identity, Program
@@ -158,7 +159,8 @@ def test_other_code_misses(
 ) -> None:
     chosen = parse("reprogram:length=4:steps=1")
     run_attack(chosen, make(models, fresh(models.leaky), records, tmp_path))
-    monkeypatch.setattr(views_module, "code_digest", lambda: "another version")
+    for module in (views_module, parts_module):
+        monkeypatch.setattr(module, "code_digest", lambda: "another version")
     target = fresh(models.leaky)
     views = make(models, target, records, tmp_path)
     views.ask("target", Identity())
@@ -202,7 +204,7 @@ def test_a_changed_program_file_is_read_again(models: SmallModels, records: Reco
 def test_a_killed_run_goes_on_at_the_part_it_lost(
     models: SmallModels, records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views_module, "PART_RECORDS", 4)
+    monkeypatch.setattr(parts_module, "PART_RECORDS", 4)
     target = fresh(models.leaky, batch_tokens=1)  # one record a batch: no padding to count
     whole = make(models, target, records, tmp_path).ask("target", Identity())[0]
     parts = sorted((tmp_path / "parts").glob("*.safetensors"))

@@ -104,18 +104,18 @@ def shadow_models(
 ) -> ShadowModels:
     """Shadow models that an audit of `target` trains: train(records, seed) -> model, or its `package.module:name`.
 
+    Of images they are given the same size, channels and scaling as the target.
+
     options: fields of `repromia.shadows.TrainedShadows`, as seed and cluster ("local", "ray", "ray://host:port").
     """
     from functools import partial
 
     from repromia.shadows import TrainedShadows, classes_of
-    from repromia.targets.classifiers import ClassifierOptions, wrap_classifier
+    from repromia.targets.classifiers import ClassifierOptions, reading, wrap_classifier
     from repromia.targets.defended import behind_the_same
 
-    reader = target.reader
-    around = {name: getattr(reader, name) for name in ("hops", "neighbours") if reader.kind == "node"}
     classes = classes_of(target, records.records)
-    like = ClassifierOptions(classes=classes, **around)
+    like = ClassifierOptions(classes=classes, **reading(target.reader))
     wrap = partial(wrap_classifier, records=records.records.take([0]), options=like, name="shadow model")
     return TrainedShadows(train, behind_the_same(wrap, target), count, classes=classes, **options)
 
@@ -199,12 +199,13 @@ def audit(
     null_reference: Target | None = None,
     shadows: ShadowModels | None = None,
     out: str | Path | None = None,
+    cluster: str = "local",
     **settings: Any,
 ) -> AuditResult:
     """Audit a target against records of known membership.
 
     reference: a model that did not see the records; an adapter's base is used by itself. shadows: of a classifier
-    (see `shadow_models`). settings: fields of
+    (see `shadow_models`). cluster: who asks the models: local, ray or ray://host:port. settings: fields of
     `repromia.config.Settings` (attacks, seed, fprs, …). With `out`, files are written as by the command line and
     an interrupted audit goes on where it stopped. Raises RepromiaError.
     """
@@ -219,6 +220,7 @@ def audit(
         settings=Settings(**settings),
         out=out,
         shadows=shadows,
+        cluster=cluster,
     )
 
 

@@ -173,7 +173,9 @@ def _cross_fitted(
     for fold in folds:
         rest = fit.take(np.setdiff1d(np.arange(len(fit)), fold))
         binding = replace(views.binding, fit=rest)
-        held_out = Views(views.targets, views.records, binding, views.store, views.costs, views.memory)
+        held_out = Views(
+            views.targets, views.records, binding, views.store, views.costs, views.memory, workers=views.workers
+        )
         program = held_out.program(*asked)
         features = _features(plain, views.ask("target", program), statistics, edited=False)
         total = features if total is None else total + features

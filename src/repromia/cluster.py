@@ -8,38 +8,32 @@ workers and whoever finishes first.
 
 from __future__ import annotations
 
-import logging
 import os
-import socket
-import sys
-import sysconfig
-import warnings
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 
-from repromia.errors import ConfigError, RepromiaError
+from repromia.errors import ClusterError, ConfigError, RepromiaError, said
+from repromia.joining import joined
 from repromia.progress import Progress
+from repromia.sending import by_value, received, shared
 from repromia.store import code_digest
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 AHEAD = 2  # units handed to Ray at a time, for each of its processors
-SMALL = (int, float, str, bytes, bool, type(None))
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of work. key: digest of everything that decides the result; function: returns a dataclass of arrays, and
-    can be sent to another process; name: what errors call it; gpus: held while it runs (on Ray only)."""
+    """A piece of work. key: digest of everything that decides the result; function: returns a dataclass of arrays (or
+    of tuples of such), and can be sent to another process, as the arguments, of which a `Replica` arrives as what it
+    stands for; name: what errors call it; gpus: held while it runs (on Ray only)."""
 
     key: str
     function: Callable[..., Any]
@@ -78,8 +72,7 @@ def run_units(
     it raises itself ends the run, unless `failed` makes a result of it. Raises ConfigError without Ray, and
     RepromiaError that names the unit.
     """
-    if cluster not in ("local", "ray") and not cluster.startswith("ray://"):
-        raise ConfigError("There is no such cluster.", expected="local, ray or ray://host:port", found=repr(cluster))
+    _check_name(cluster)
     done = {unit.key: stored for unit in units if (stored := store.get(unit.key)) is not None}
     todo = list({unit.key: unit for unit in units if unit.key not in done}.values())
     with progress.step(f"{what} ({cluster})", len(todo)) as bar:
@@ -91,6 +84,22 @@ def run_units(
                 done[unit.key] = result
                 bar.advance()
     return [done[unit.key] for unit in units]
+
+
+@contextmanager
+def connected(cluster: str) -> Iterator[None]:
+    """Holds the connection to a cluster over several `run_units`, so that one started here is started once."""
+    if cluster == "local":
+        yield
+        return
+    _check_name(cluster)
+    with joined(cluster):
+        yield
+
+
+def _check_name(cluster: str) -> None:
+    if cluster not in ("local", "ray") and not cluster.startswith("ray://"):
+        raise ConfigError("There is no such cluster.", expected="local, ray or ray://host:port", found=repr(cluster))
 
 
 @contextmanager
@@ -129,7 +138,7 @@ def _locally(units: Sequence[Unit]) -> Generator[tuple[Unit, Callable[[], Any]]]
 def _here(unit: Unit) -> Any:
     try:
         with one_thread():
-            return unit.function(*unit.arguments)
+            return unit.function(*map(received, unit.arguments))
     except Exception as error:
         raise named(unit.name, error) from error
 
@@ -141,24 +150,22 @@ def named(name: str, error: BaseException) -> RepromiaError:
     return RepromiaError(f"{name} failed.", found=said(error))
 
 
-def said(error: BaseException) -> str:
-    """Kind and first line of somebody else's error."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+def _taken(units: Sequence[Unit]) -> list[Any]:
+    return [one for unit in units for one in (unit.function, *unit.arguments)]
 
 
 def _on_ray(units: Sequence[Unit], cluster: str, retries: int) -> Generator[tuple[Unit, Callable[[], Any]]]:
     if not units:
         return
-    with _joined(cluster) as ray, _by_value(units):
-        shared = _shared(ray, units)
+    with joined(cluster) as ray, by_value(_taken(units)):
+        known = shared(ray, _taken(units))
         remote = ray.remote(_on_node)
         room = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
         waiting, running = iter(units), dict[Any, Unit]()
         try:
             while True:
                 for unit in islice(waiting, room - len(running)):
-                    sent = [shared.get(id(one), one) for one in (unit.function, *unit.arguments)]
+                    sent = [known.get(id(one), one) for one in (unit.function, *unit.arguments)]
                     task = remote.options(
                         max_retries=retries,
                         retry_exceptions=False,
@@ -181,20 +188,20 @@ def _on_node(versions: dict[str, str], function: Callable[..., Any], *arguments:
     here = _versions()
     other = [name for name in versions if versions[name] != here[name]]
     if other:
-        raise ConfigError(
+        raise ClusterError(
             f"A node of the cluster has another version of {', '.join(other)}.",
             expected=", ".join(versions[name] for name in other),
             found=", ".join(here[name] for name in other),
             hint="install the same versions on every node",
         )
     with one_thread():
-        return function(*arguments)
+        return function(*map(received, arguments))
 
 
 @cache
 def _versions() -> dict[str, str]:
     found = {"repromia": code_digest()}
-    for name in ("numpy", "torch", "scikit-learn"):
+    for name in ("numpy", "torch", "scikit-learn", "transformers", "diffusers"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -208,119 +215,20 @@ def _result(ray: Any, unit: Unit, ready: Any) -> Any:
     except ray.exceptions.RayTaskError as error:
         raise named(unit.name, getattr(error, "cause", None) or error) from error
     except ray.exceptions.RayError as error:
-        raise RepromiaError(
+        raise ClusterError(
             f"{unit.name} could not be finished: its workers died.",
             found=said(error),
             hint="give the workers more memory, or start fewer of them; what is finished was stored",
         ) from error
-    # copied, as arrays that Ray hands out are read-only and keep its memory occupied
-    return type(found)(**{one.name: np.array(getattr(found, one.name)) for one in fields(found)})
+    return _owned(found)
 
 
-def _shared(ray: Any, units: Sequence[Unit]) -> dict[int, Any]:
-    """What several units take, sent once: by identity."""
-    taken = [one for unit in units for one in (unit.function, *unit.arguments) if not isinstance(one, SMALL)]
-    count = Counter(id(one) for one in taken)
-    try:
-        return {place: ray.put(one) for place, one in {id(one): one for one in taken}.items() if count[place] > 1}
-    except Exception as error:
-        raise ConfigError(
-            "The work cannot be sent to other processes.",
-            found=said(error),
-            hint="open files, locks and devices inside the function, not around it",
-        ) from error
-
-
-@contextmanager
-def _by_value(units: Sequence[Unit]) -> Iterator[None]:
-    """Functions of modules that are not installed travel with their code: nodes need not have the user's files."""
-    from ray import cloudpickle
-
-    modules = {_own_module(one) for unit in units for one in (unit.function, *unit.arguments)} - {None}
-    added = [one for one in modules if one.__name__ not in cloudpickle.list_registry_pickle_by_value()]
-    for one in added:
-        cloudpickle.register_pickle_by_value(one)
-    try:
-        yield
-    finally:
-        for one in added:
-            cloudpickle.unregister_pickle_by_value(one)
-
-
-def _own_module(value: Any) -> Any:
-    while isinstance(value, partial):
-        value = value.func
-    module = sys.modules.get(str(getattr(value, "__module__", None)))
-    return module if module is not None and is_own(module) else None
-
-
-def is_own(module: ModuleType) -> bool:
-    """Whether a module is the user's: neither installed nor a part of repromia or of Python."""
-    file = getattr(module, "__file__", None)
-    if file is None or module.__name__ == "__main__" or module.__name__.split(".")[0] == "repromia":
-        return False
-    paths = sysconfig.get_paths()
-    return not any(Path(file).is_relative_to(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-
-
-@contextmanager
-def _joined(cluster: str) -> Iterator[Any]:
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError(
-            "Ray is not installed.", expected=f"Ray, for --cluster {cluster}", hint="pip install 'repromia[cluster]'"
-        ) from error
-    ours = not ray.is_initialized()
-    if ours:
-        _join(ray, cluster)
-    try:
-        yield ray
-    finally:
-        if ours:
-            ray.shutdown()
-
-
-def _join(ray: Any, cluster: str) -> None:
-    """Join the cluster, or start one on this machine where none was named and none runs."""
-    address = os.environ.get("RAY_ADDRESS", "") if cluster == "ray" else cluster
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # announcements of changes in Ray
-        address = address or _running_here()
-        if not address:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
-            ray.init("local", num_cpus=_processors(), include_dashboard=False, **quiet)
-            return
-        try:
-            _knock(address)
-            ray.init(address, **quiet)
-        except Exception as error:
-            raise ConfigError(
-                f"The Ray cluster at {address} cannot be joined.",
-                found=said(error),
-                hint="start it with `ray start --head`; ray:// addresses need `pip install 'ray[client]'` and name "
-                "the client server's port, 10001",
-            ) from error
-
-
-def _running_here() -> str:
-    """Address of the cluster that `ray start` left running on this machine, or nothing."""
-    from ray._private.utils import read_ray_address
-
-    with suppress(Exception):  # no file, or that of a cluster that is gone
-        address = str(read_ray_address() or "")
-        _knock(address)
-        return address
-    return ""
-
-
-def _knock(address: str) -> None:
-    """Raises OSError where nobody listens: Ray would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _owned(value: Any) -> Any:
+    """A copy: arrays that Ray hands out are read-only and keep its memory occupied."""
+    if isinstance(value, np.ndarray):
+        return np.array(value)
+    if isinstance(value, tuple):
+        return tuple(map(_owned, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value)(**{one.name: _owned(getattr(value, one.name)) for one in fields(value)})
+    return value

@@ -96,6 +96,16 @@ class AuditConfig(Settings):
     answer: Literal["", "logits", "probabilities", "top_k", "label"] = Field(
         "", description="What a classifier answers with; empty: modules logits, estimators probabilities."
     )
+    pixels: int = Field(
+        0, ge=0, description="Side of the images that a classifier takes; 0: its own, else that of the first record."
+    )
+    channels: int = Field(0, description="Their channels, 1 or 3; 0: the classifier's own, else the records'.")
+    mean: tuple[float, ...] = Field(
+        (),
+        description="What a classifier's images are scaled by, as 0.49,0.48,0.45: (pixel - mean) / std of pixels in "
+        "[0, 1], a number a channel; empty: its own, else none. Shadow models get the same.",
+    )
+    std: tuple[float, ...] = Field((), description="See --mean.")
     defence: tuple[str, ...] = Field(
         (),
         description="Defence that every model of the audit is asked through, such as label_only, rounding:digits=2, "
@@ -109,7 +119,10 @@ class AuditConfig(Settings):
     shadow_folder: str = Field(
         "", description="Folder of trained shadow models with masks.npz: who was in which training set."
     )
-    cluster: str = Field("local", description="Where shadow models are trained: local, ray, or ray://host:port.")
+    cluster: str = Field(
+        "local",
+        description="Where shadow models are trained and the models are asked: local, ray, or ray://host:port.",
+    )
     graph: str = Field(
         "",
         description="Graph whose nodes a model classifies: .npz, .safetensors, a folder of Planetoid files, or a "
@@ -202,6 +215,19 @@ class AuditConfig(Settings):
     )
     redact: bool = Field(False, description="Keep record texts out of the report; ids only.")
 
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _scales(cls, given: object) -> object:
+        return cls._comma_separated(given)
+
+    @model_validator(mode="after")
+    def _scaled_by_both(self) -> AuditConfig:
+        if self.channels not in (0, 1, 3):
+            raise ValueError(f"--channels is 1 or 3, and 0 where it is to be found out (found {self.channels})")
+        if len(self.mean) != len(self.std) or not all(one > 0 for one in self.std):
+            raise ValueError("--mean and --std go together: a number a channel in both, those of --std above 0")
+        return self
+
     @model_validator(mode="after")
     def _one_source(self) -> AuditConfig:
         two, one = bool(self.members or self.nonmembers), bool(self.data or self.label)
@@ -235,6 +261,7 @@ class AuditConfig(Settings):
 
 
 _OF_WEIGHTS = (
+    "cluster",
     "defence",
     "base",
     "dtype",
@@ -250,6 +277,10 @@ _OF_WEIGHTS = (
     "batch_images",
     "resize",
     "variant",
+    "pixels",
+    "channels",
+    "mean",
+    "std",
     "image",
     "caption",
     "skip_unreadable",

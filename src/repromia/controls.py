@@ -196,5 +196,5 @@ def _learned_again(chosen: Chosen, views: Views, judge: Judge, repeat: int, *, t
     if turned:
         fit, select = (replace(one, member=~one.member) for one in (fit, select))
     binding = replace(views.binding, fit=fit, select=select)
-    again = Views(views.targets, views.records, binding, views.store, views.costs, views.memory)
+    again = Views(views.targets, views.records, binding, views.store, views.costs, views.memory, workers=views.workers)
     return run_attack(chosen, again, judge.eval_rows).scores

@@ -22,6 +22,12 @@ def one_line(message: str) -> str:
     return f"{first} ({'; '.join(said)})" if said else first
 
 
+def said(error: BaseException) -> str:
+    """Kind and first line of somebody else's error."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
 class RecordsError(RepromiaError):
     """The records cannot be read or cannot support an audit."""
 
@@ -40,3 +46,7 @@ class ConfigError(RepromiaError):
 
 class StoreError(RepromiaError):
     """A run directory cannot be written, is locked, or holds damaged files."""
+
+
+class ClusterError(RepromiaError):
+    """Workers cannot do the work, or were lost: no property of what they were to do."""

@@ -21,6 +21,7 @@ from repromia.evaluate import Judge, all_records, best_on_select
 from repromia.findings import other_findings, slice_findings
 from repromia.gains import null_gains, paired_gains, probe_families
 from repromia.metrics import RocCurve, roc_curve
+from repromia.parts import Workers
 from repromia.programs import Binding, Identity, Target, has_weights, only_labels, takes_captions
 from repromia.programs.registry import plan_for, plans
 from repromia.progress import each
@@ -90,6 +91,7 @@ class _Where:
     memory: dict[str, tuple[Signals, ...]] = field(default_factory=dict)
     samples: dict[str, Any] = field(default_factory=dict)  # what models wrote by themselves, by model
     unlabelled: Records | None = None
+    workers: Workers = field(default_factory=Workers)
 
 
 def run_audit(
@@ -103,11 +105,13 @@ def run_audit(
     shadows: ShadowModels | None = None,
     categories: Categories | None = None,
     unlabelled: Records | None = None,
+    workers: Workers | None = None,
 ) -> Audit:
     """Audit a target against labelled records.
 
     models: target, reference, second reference for the null target; shadows: of a classifier; categories: kinds of
-    records to measure apart, beside length and class; unlabelled: further records to score. Raises RepromiaError where
+    records to measure apart, beside length and class; unlabelled: further records to score; workers: who asks the
+    models. Raises RepromiaError where
     nothing can be measured at all; an attack that fails is a failed row.
     """
     began = time.perf_counter()
@@ -130,9 +134,11 @@ def run_audit(
         digest=kept.records.digest(),
     )
     store.event("roles", fit=len(roles.fit), select=len(roles.select), eval=len(roles.eval))
+    if shadows is not None:
+        shadows.check(kept.records)
     target, reference, null_reference = models
     _check_unlabelled(unlabelled, kept.records, shadows)
-    where = _Where(store, progress, shadows, unlabelled=unlabelled)
+    where = _Where(store, progress, shadows, unlabelled=unlabelled, workers=workers or Workers())
     views = _views(target, reference, judge, settings, where)
     _ask_first(chosen, views)
 
@@ -236,7 +242,9 @@ def _views(target: Target, reference: Target | None, judge: Judge, settings: Set
     records = joined(all_records(judge.roles), where.unlabelled)
     roles = judge.roles
     binding = Binding(target, roles.fit, roles.select, settings.seed, where.progress, longest=0, memory=where.samples)
-    views = Views({"target": target}, records, binding, where.store, where.costs, where.memory, where.shadows)
+    views = Views(
+        {"target": target}, records, binding, where.store, where.costs, where.memory, where.shadows, where.workers
+    )
     views.measure_longest()
     if reference is not None:
         views.add_reference(reference)
@@ -247,8 +255,10 @@ def _ask_first(chosen: Sequence[Chosen], views: Views) -> None:
     """A target that cannot answer at all ends the audit here; what several attacks can share is asked together."""
     if views.modality == "language":
         views.ask("target", Identity())
-        return
-    views.ask("target", views.program("identity", {"t": "0"}))
+        if views.workers.cluster == "local":
+            return  # nothing is shared, and nobody else waits for work
+    else:
+        views.ask("target", views.program("identity", {"t": "0"}))
     for of in views.targets:
         views.ask_together(of, programs_asked(chosen, views, of))
 
@@ -373,7 +383,7 @@ def _null(
         second, missing = _repaired(first, chosen, judge, settings, where)
     before = len(where.costs)
     asked = _views(first, second, judge, settings, where)
-    if asked.modality != "language":
+    if asked.modality != "language" or where.workers.cluster != "local":
         _ask_first(chosen, asked)
     found = null_target(
         chosen, asked, judge, name=first.name, reference=second.name if second else missing, repaired=not given

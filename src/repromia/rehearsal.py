@@ -57,6 +57,8 @@ def rehearse(config: AuditConfig, progress: Progress) -> Rehearsal:
     roles = assign_roles(kept, fit=settings.fit, select=settings.select, seed=settings.seed, units=units)
     models = load_models(config, kept, progress)
     shadows = shadow_models(config, models[0], kept.records)
+    if shadows is not None:
+        shadows.check(kept.records)
     chosen = chosen_attacks(settings, (), models, shadows)
     counts = [_asked(models, shadows, chosen, roles, count, settings, progress) for count in (4, *SAMPLES)]
     (few, many), each = SAMPLES, max(counts[2].seconds - counts[1].seconds, 0.0)  # the first call warms up

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from repromia.attacks import Modality
+    from repromia.parts import Workers
     from repromia.pipeline import Audit
     from repromia.programs import Target
     from repromia.report import Excerpt
@@ -54,6 +55,7 @@ def audit_to_folder(config: AuditConfig, progress: Progress, unlabelled: Records
     skipped: list[str] = []
     with progress.step("reading records", None):
         from repromia.categories import read_categories
+        from repromia.cluster import connected
         from repromia.pipeline import run_audit
         from repromia.provenance import audit_key
 
@@ -69,18 +71,19 @@ def audit_to_folder(config: AuditConfig, progress: Progress, unlabelled: Records
         if finished is not None:
             store.event("already_finished")
             return finished
-        settings = config.settings()
-        done = run_audit(
-            models,
-            labelled,
-            settings,
-            store=store,
-            progress=progress,
-            key=key,
-            shadows=shadows,
-            categories=categories,
-            unlabelled=unlabelled,
-        )
+        with connected(config.cluster):
+            done = run_audit(
+                models,
+                labelled,
+                config.settings(),
+                store=store,
+                progress=progress,
+                key=key,
+                shadows=shadows,
+                categories=categories,
+                unlabelled=unlabelled,
+                workers=workers_of(config, models, labelled),
+            )
         if skipped:
             shown = ", ".join(skipped[:5]) + (", …" if len(skipped) > 5 else "")
             sentence = f"{len(skipped)} images could not be read and were left out: {shown}."
@@ -147,7 +150,7 @@ def load_models(
         raise _second_without_first()
     if config.endpoint:
         return _endpoint_models(config)
-    load = _behind_defences(_loader(config, modality_of(config, labelled), labelled.records), config)
+    load = partial(load_model, config, modality_of(config, labelled), labelled.records)
     with progress.step("loading models", 3) as bar:
         target = load(config.model)
         bar.advance()
@@ -173,6 +176,38 @@ def modality_of(config: AuditConfig, labelled: LabelledRecords) -> str:
     return "diffusion" if isinstance(labelled.records.contents[0], Picture) else "language"
 
 
+def load_model(config: AuditConfig, modality: str, records: Records, path: str) -> Any:
+    """One model of the audit, behind the target's defences. records: some, which say what it takes."""
+    return _behind_defences(_loader(config, modality, records), config)(path)
+
+
+def workers_of(
+    config: AuditConfig, models: tuple[Target, Target | None, Target | None], labelled: LabelledRecords
+) -> Workers:
+    """Who asks the models: workers load folders, hub ids and files by themselves; what a function builds is sent."""
+    from repromia.parts import Workers
+
+    whole = config.model_copy(update={"base": _anywhere(config.base)})
+    load = partial(load_model, whole, modality_of(config, labelled), labelled.records.take([0]))
+    named = (config.model, config.reference, config.null_reference)
+    given = [(one, path) for one, path in zip(models, named, strict=True) if one is not None]
+    loaders: dict[str, Callable[[], Target]] = {
+        one.fingerprint: partial(load, _anywhere(path)) if path else partial(_base_of, load, _anywhere(config.model))
+        for one, path in given
+        if ":" not in path
+    }
+    return Workers(config.cluster, loaders)
+
+
+def _anywhere(path: str) -> str:
+    """A file's or folder's whole path, which other working folders understand; of a hub its name."""
+    return str(Path(path).absolute()) if path and Path(path).exists() else path
+
+
+def _base_of(load: Callable[[str], Any], path: str) -> Any:
+    return load(path).base()
+
+
 def _behind_defences(load: Callable[[str], Any], config: AuditConfig) -> Callable[[str], Any]:
     """Every model of the audit is asked through the defences of the target: whoever knows them would do so too."""
     if not config.defence:
@@ -189,6 +224,7 @@ def _loader(config: AuditConfig, modality: str, records: Records) -> Callable[[s
     if modality in ("classifier", "graph"):
         from repromia.targets.classifiers import load_classifier
 
+        _check_scaling(config, records)
         return lambda path: load_classifier(path, _classifier_options(config), records)
     if modality == "diffusion":
         from repromia.targets.pipelines import DiffusionOptions, load_diffusion_model
@@ -210,6 +246,14 @@ def _loader(config: AuditConfig, modality: str, records: Records) -> Callable[[s
     return lambda path: load_language_model(path, options)
 
 
+def _check_scaling(config: AuditConfig, records: Records) -> None:
+    given = [f"--{name}" for name in ("pixels", "channels", "mean", "std") if getattr(config, name)]
+    if given and not isinstance(records.contents[0], Picture):
+        raise ConfigError(
+            f"{', '.join(given)} say how images are read, and the records are none.", hint="leave them out"
+        )
+
+
 def _classifier_options(config: AuditConfig) -> ClassifierOptions:
     from repromia.targets.classifiers import ClassifierOptions
 
@@ -223,6 +267,10 @@ def _classifier_options(config: AuditConfig) -> ClassifierOptions:
         batch=config.batch_images,
         resize=config.resize,
         random=config.random_answers,
+        pixels=config.pixels,
+        channels=config.channels,
+        mean=config.mean,
+        std=config.std,
         hops=config.hops,
         neighbours=config.neighbours,
     )
@@ -234,13 +282,13 @@ def shadow_models(config: AuditConfig, target: Target, records: Records) -> Shad
         return None
     from repromia.shadows import TrainedShadows, classes_of
     from repromia.targets.classifier import Classifier
-    from repromia.targets.classifiers import wrap_classifier
+    from repromia.targets.classifiers import reading, wrap_classifier
     from repromia.targets.defended import behind_the_same
 
     if not isinstance(target, Classifier):
         raise ConfigError("Shadow models are trained for classifiers only.", found=target.modality)
     classes = classes_of(target, records)
-    options = replace(_classifier_options(config), classes=classes, weights="")
+    options = replace(_classifier_options(config), classes=classes, weights="", **reading(target.reader))
     one = records.take([0])
     if config.shadow_folder:
         from repromia.shadow_files import SavedShadows
@@ -459,8 +507,11 @@ def audit_objects(
     settings: Settings,
     out: str | Path | None,
     shadows: ShadowModels | None = None,
+    cluster: str = "local",
 ) -> AuditResult:
-    """`repromia.audit`: the audit on objects already in memory."""
+    """`repromia.audit`: the audit on objects already in memory, which workers of a cluster are sent."""
+    from repromia.cluster import connected
+    from repromia.parts import Workers
     from repromia.pipeline import run_audit
     from repromia.provenance import audit_key
 
@@ -477,7 +528,17 @@ def audit_objects(
         finished = _finished(folder, key) if folder else None
         if finished is not None and folder is not None:
             return read_audit(folder)
-        done = run_audit(models, labelled, settings, store=store, progress=Silent(), key=key, shadows=shadows)
+        with connected(cluster):
+            done = run_audit(
+                models,
+                labelled,
+                settings,
+                store=store,
+                progress=Silent(),
+                key=key,
+                shadows=shadows,
+                workers=Workers(cluster),
+            )
         if folder is not None:
             write_audit(done, folder, redact=False)
     return done.result.with_curves(done.curves)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from repromia.attacks import Ask, AskReferences, BankRecipe, Chosen, Fact, Variants
 from repromia.bank import Bank, ask_bank, describe
-from repromia.errors import AttackError, StoreError
+from repromia.errors import AttackError, ClusterError, StoreError
 from repromia.metrics import auc
 from repromia.programs import Fixed, Program, identity_of
 from repromia.programs.registry import plan_for
@@ -69,8 +69,8 @@ def run_attack(chosen: Chosen, views: Views, rows: Int[np.ndarray, " row"] | Non
             found = found.scores[:, best]
         scores = np.asarray(found, dtype=np.float64)
         _check(scores, (len(views.records) if rows is None else len(rows),))
-    except StoreError:
-        raise  # a full disk is no property of the attack
+    except (StoreError, ClusterError):
+        raise  # a full disk or a lost worker is no property of the attack
     except Exception as error:  # noqa: BLE001 — any failure of an attack is a failed row with its reason
         reason = str(error) or type(error).__name__
         if not isinstance(error, AttackError):

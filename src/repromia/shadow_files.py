@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from repromia.cluster import Unit, run_units
+from repromia.cluster import Unit, named, run_units
 from repromia.errors import RecordsError, TargetError
 from repromia.programs import Program
+from repromia.programs.queries import Query
 from repromia.progress import Progress
 from repromia.records import Records
 from repromia.shadows import Answers, asked, checked, complaining, described, gained
 from repromia.signals import ReferenceGains, ReferenceSignals, stack
 from repromia.store import Store, code_digest, digest
-from repromia.targets.classifier import Classifier
+from repromia.targets.classifier import PROBED, Classifier
 
 MASKS = "masks.npz"
 LEAST = 3  # models without which none is spared
@@ -46,6 +47,19 @@ class SavedShadows:
     load: Load
     classes: tuple[str, ...] = ()
     load_key: str = ""
+
+    def check(self, records: Records) -> None:
+        """Raises RecordsError for masks that say nothing of a record, or the same of all models, and TargetError for
+        a file that is no such model: each is loaded, and asked about a few records."""
+        masks, ids = _read_masks(self.folder / MASKS)
+        _columns(masks[: len(masks) - self._aside(masks)], ids, records)
+        for path in _files(self.folder, len(masks)):
+            try:
+                with complaining("It cannot be loaded."):
+                    model = self.load(path)
+                Query().ask(checked(model, self.classes), records.take(range(min(PROBED, len(records)))))
+            except Exception as error:
+                raise named(f"Shadow model {path.name}", error) from error
 
     def signals(self, records: Records, store: Store, progress: Progress) -> ReferenceSignals:
         """What they say of the records, in the order of their numbers.

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
-from repromia.cluster import Unit, named, one_thread, run_units, said
-from repromia.errors import ConfigError, RecordsError, RepromiaError, TargetError
+from repromia.cluster import Unit, named, one_thread, run_units
+from repromia.errors import ConfigError, RecordsError, RepromiaError, TargetError, said
 from repromia.programs import Program
 from repromia.programs.queries import Augmented, Query
 from repromia.progress import Progress
@@ -72,6 +72,11 @@ class TrainedShadows:
     gpus: float = 0.0
     train_key: str = ""
     wrap_key: str = ""
+
+    def check(self, records: Records) -> None:
+        """Raises RecordsError for too few records, and ConfigError for a training function that cannot be found."""
+        training_function(self.train)
+        self._masks(records)
 
     def signals(self, records: Records, store: Store, progress: Progress) -> ReferenceSignals:
         """What they say of the records, in the order of their numbers; read back for those that are in the store.
@@ -298,13 +303,16 @@ def checked(model: Any, classes: tuple[str, ...]) -> Classifier:
 def asked(model: Classifier, records: Records, inside: Bool[np.ndarray, " record"]) -> ReferenceSignals:
     """What is kept of one model's answers under the program `augmented`. Raises TargetError."""
     parts: list[ReferenceSignals] = []
+    known: list[np.ndarray] = []
     first, constant = None, len(records) > 1
     for at in range(0, len(records), PART):
         rows = range(at, min(at + PART, len(records)))
         with complaining("It cannot be asked."):
             answers = Augmented().ask(model, records.take(rows))
-        first = answers[0].logprobs[0] if first is None else first
-        constant = constant and bool((answers[0].logprobs == first).all())
+        plain = answers[0]
+        first = plain.logprobs[0] if first is None else first
+        constant = constant and bool((plain.logprobs == first).all())
+        known.append(np.stack([plain.logprob, plain.predicted == plain.label, plain.label]))
         parts.append(told_by(answers, inside[at : rows.stop]))
     if constant:
         raise TargetError(
@@ -312,6 +320,7 @@ def asked(model: Classifier, records: Records, inside: Bool[np.ndarray, " record
             expected="a fitted model",
             found=f"equal probabilities for all of {len(records)} records",
         )
+    _check_fitted(np.concatenate(known, axis=1)[:, inside], len(model.classes))
     found: ReferenceSignals = join(parts)
     return found
 
@@ -324,6 +333,23 @@ def gained(
         (found,) = program.ask(model, records)
     assert isinstance(found, GainSignals)  # noqa: S101 — of such a program
     return ReferenceGains(inside[None], found.gain[None])
+
+
+def _check_fitted(known: Float[np.ndarray, "fact record"], classes: int) -> None:
+    """Raises TargetError where a model knows no more of the records that it was trained on than a guess: equal
+    probabilities tell more than its own, and the commonest class is right as often as it.
+
+    known: log-probability of the own class, whether it was predicted, and its number.
+    """
+    logprob, right, label = known
+    commonest = np.bincount(label.astype(int)).max(initial=0)
+    if len(label) and logprob.mean() <= -np.log(classes) and right.sum() <= commonest:
+        raise TargetError(
+            "It knows nothing of the records that it was trained on.",
+            expected="a fitted model, asked about inputs that are scaled as in its training",
+            found=f"right on {int(right.sum())} of {len(label)} of them; the commonest class alone is on {commonest}",
+            hint="fit it before it is returned; with saved models, check that masks.npz is theirs",
+        )
 
 
 @contextmanager

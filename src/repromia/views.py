@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
 
-from repromia.errors import AttackError, StoreError, TargetError
+from repromia.errors import AttackError, TargetError
 from repromia.frequencies import token_frequencies
+from repromia.parts import Asked, Asking, Workers
 from repromia.programs import Binding, Identity, Program, Target, TextTarget, identity_of, text_target
 from repromia.programs.prefixes import visible_texts
 from repromia.programs.registry import plan_for
@@ -33,13 +33,15 @@ from repromia.store import Store, code_digest, digest
 from repromia.targets.endpoint import EndpointModel
 
 Of = Literal["target", "reference"]
-PART_RECORDS = 1024  # a part that is stored on its own: what a killed run loses at most
-PART_TEXTS = 64  # the same at an endpoint, whose slow answers should be seen to come
 
 
 @runtime_checkable
 class ShadowModels(Protocol):
     """Models trained like the target on known random halves of the records."""
+
+    def check(self, records: Records) -> None:
+        """Raises RepromiaError for what can be seen to be wrong before anything is asked or trained."""
+        ...
 
     def signals(self, records: Records, store: Store, progress: Progress) -> ReferenceSignals:
         """What they say of the records: trained and asked, or read back from the store."""
@@ -65,7 +67,8 @@ class ShadowModels(Protocol):
 
 @dataclass
 class Cost:
-    """What a view cost: forward passes a record, tokens fed (padding included) or denoiser evaluations, seconds.
+    """What a view cost: forward passes a record, tokens fed (padding included) or denoiser evaluations, seconds of
+    asking (the sum over workers).
 
     Zero when stored before, or shared with a view that was asked earlier.
     """
@@ -83,8 +86,8 @@ class Views:
     """Asks models about records.
 
     targets: the models by role in the audit; records: all that may be asked about, in order, without labels;
-    binding: what programs are made from; shadows: reference models of known training data. Signals are kept in
-    `memory` once asked (share it between views of the same records) and stored part by part.
+    binding: what programs are made from; shadows: reference models of known training data; workers: who asks. Signals
+    are kept in `memory` once asked (share it between views of the same records) and stored part by part.
     """
 
     targets: dict[Of, Target]
@@ -94,6 +97,7 @@ class Views:
     costs: list[Cost] = field(default_factory=list)
     memory: dict[str, tuple[Signals, ...]] = field(default_factory=dict)
     shadows: ShadowModels | None = None
+    workers: Workers = field(default_factory=Workers)
     _bound: dict[str, Program] = field(default_factory=dict)
     _facts: dict[str, Any] = field(default_factory=dict)
 
@@ -252,69 +256,33 @@ class Views:
 
         A program that fails is left out: asked by itself later, it fails with its reason.
         """
-        target = self.targets[of]
-        wanted = {f"{target.fingerprint} {one.key}": one for one in programs}
-        found: dict[str, list[tuple[Signals, ...]]] = {key: [] for key in wanted if key not in self.memory}
-        spent = {key: [0, 0.0] for key in found}
-        with self.binding.progress.step(f"{of}: {len(found)} programs", len(self.records) * len(found)) as bar:
-            for part in self._parts(target, self.records):
-                for key in list(found):
-                    began, fed = time.perf_counter(), target.asked
-                    try:
-                        found[key].append(self._ask_part(target, wanted[key], part))
-                    except StoreError:
-                        raise
-                    except Exception:  # noqa: BLE001 — whatever it is, the attack's own row will say
-                        del found[key]
-                        continue
-                    spent[key][0] += target.asked - fed
-                    spent[key][1] += time.perf_counter() - began
-                    bar.advance(len(part))
-        for key, parts in found.items():
-            self.memory[key] = _joined(parts)
-            self._count(of, wanted[key], self.records, self.memory[key], int(spent[key][0]), spent[key][1])
+        fingerprint = self.targets[of].fingerprint
+        wanted = {key: one for one in programs if (key := f"{fingerprint} {one.key}") not in self.memory}
+        asking = self._asking(of, lenient=True)
+        found = asking.ask(list(wanted.values()), self.records, f"{of}: {len(wanted)} programs")
+        for (key, program), parts in zip(wanted.items(), found, strict=True):
+            if parts:
+                self.memory[key] = _joined(parts)
+                self._count(of, program, self.records, self.memory[key], parts)
 
-    def _parts(self, target: Target, records: Records) -> Iterator[Records]:
-        size = getattr(target, "part_records", PART_RECORDS)
-        if isinstance(target, EndpointModel):
-            size = min(PART_TEXTS, PART_RECORDS)
-        for at in range(0, len(records), size):
-            yield records.take(range(at, min(at + size, len(records))))
+    def _asking(self, of: Of, *, lenient: bool) -> Asking:
+        return Asking(self.targets[of], self.store, self.binding.progress, self.workers, lenient)
 
     def _ask_parts(self, of: Of, program: Program, records: Records) -> tuple[Signals, ...]:
-        target = self.targets[of]
-        began, fed = time.perf_counter(), target.asked
-        parts: list[tuple[Signals, ...]] = []
-        with self.binding.progress.step(f"{of}: {type(program).__name__}", len(records)) as bar:
-            for part in self._parts(target, records):
-                parts.append(self._ask_part(target, program, part))
-                bar.advance(len(part))
+        (parts,) = self._asking(of, lenient=False).ask([program], records, f"{of}: {type(program).__name__}")
         program.close()
         joined = _joined(parts)
-        self._count(of, program, records, joined, target.asked - fed, time.perf_counter() - began)
+        self._count(of, program, records, joined, parts)
         return joined
 
     def _count(
-        self, of: Of, program: Program, records: Records, answers: tuple[Signals, ...], fed: int, seconds: float
+        self, of: Of, program: Program, records: Records, answers: tuple[Signals, ...], parts: Sequence[Asked]
     ) -> None:
         name = getattr(program, "label", type(program).__name__)
-        passes = passes_of(program, answers)
-        self.costs.append(Cost(of, name, len(records), passes, fed, round(seconds, 3)))
+        passes, fed = passes_of(program, answers), sum(one.fed for one in parts)
+        seconds = round(sum(one.seconds for one in parts), 3)
+        self.costs.append(Cost(of, name, len(records), passes, fed, seconds))
         self.store.event("view", of=of, program=type(program).__name__, records=len(records), tokens=fed)
-
-    def _ask_part(self, target: Target, program: Program, part: Records) -> tuple[Signals, ...]:
-        key = digest("view", code_digest(), target.fingerprint, program.key, part.digest())
-        found: list[Signals] = []
-        while (one := self.store.get(f"{key}-{len(found)}")) is not None:
-            found.append(one)
-        count = self.store.get_json(key)
-        if count is not None and count == len(found):
-            return tuple(found)
-        answers = program.ask(target, part)
-        for variant, one in enumerate(answers):
-            self.store.put(f"{key}-{variant}", one)
-        self.store.put_json(key, len(answers))
-        return answers
 
     def fact(self, name: str, options: dict[str, Any]) -> Any:
         """A fact about the records that is no view: `texts` or `token_frequencies`."""
@@ -343,9 +311,9 @@ def passes_of(program: Program, answers: Sequence[Signals]) -> int:
     return sum(each or (len(one.t) if isinstance(one, DenoiseSignals | GradientSignals) else 1) for one in answers)
 
 
-def _joined(parts: Sequence[tuple[Signals, ...]]) -> tuple[Signals, ...]:
+def _joined(parts: Sequence[Asked]) -> tuple[Signals, ...]:
     """The parts one after the other, variant by variant."""
-    return tuple(join([part[variant] for part in parts]) for variant in range(len(parts[0])))
+    return tuple(join([one.answers[variant] for one in parts]) for variant in range(len(parts[0].answers)))
 
 
 def _tokens(signals: Signals) -> Int[np.ndarray, " token"]:

@@ -58,6 +58,7 @@ class RepairedCopies:
 
     label = "noised and repaired copies"
     evaluations = 1
+    travels = False  # the copies are made once, here
 
     @property
     def key(self) -> str:

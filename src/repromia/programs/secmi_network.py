@@ -65,6 +65,8 @@ class MapReader:
     used: frozenset[str] = frozenset()
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    travels = False  # what it remembers is here
+
     label = "secmi network"
 
     @property

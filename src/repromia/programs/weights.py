@@ -103,6 +103,8 @@ class RepairedCopy:
     binding: Binding = field(repr=False)
     _repaired: dict[str, float] = field(default_factory=dict, repr=False)
 
+    travels = False  # the copy is made once, here
+
     @property
     def key(self) -> str:
         """What decides the copy."""

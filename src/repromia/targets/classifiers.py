@@ -41,7 +41,8 @@ class ClassifierOptions:
     logits, estimators with probabilities; functions must say. weights: a safetensors file for a module that was built.
     resize: auto is the model's own, else crop. random: answers may differ from call to call. pixels, channels: side
     and channels of images; 0: the model's own, else those of the first record. mean, std: a channel each, of pixels in
-    [0, 1]; empty: the model's own, else none. hops, neighbours: of nodes, see `repromia.targets.nodes.NodeReader`.
+    [0, 1]; empty: the model's own, else none. edge: images of another size are first fitted to this larger side, of
+    which the middle is kept; 0: none. hops, neighbours: of nodes, see `repromia.targets.nodes.NodeReader`.
     """
 
     classes: tuple[str, ...] = ()
@@ -57,6 +58,7 @@ class ClassifierOptions:
     channels: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    edge: int = 0
     hops: int = WHOLE
     neighbours: int = 0
 
@@ -358,7 +360,15 @@ def _reader(first: Content | None, options: ClassifierOptions) -> Reader:
                 hint="name the field of the class with --class-field",
             )
     resize: Resize = "crop" if options.resize == "auto" else options.resize
-    return Images(channels, size, options.mean, options.std, resize)
+    return Images(channels, size, options.mean, options.std, resize, options.edge)
+
+
+def reading(reader: Reader) -> dict[str, Any]:
+    """Options with which another model reads the same records as this one does."""
+    if isinstance(reader, Images):
+        names = {"pixels": "size", **{one: one for one in ("channels", "mean", "std", "resize", "edge")}}
+        return {name: getattr(reader, field) for name, field in names.items()}
+    return {name: getattr(reader, name) for name in ("hops", "neighbours")} if isinstance(reader, NodeReader) else {}
 
 
 def _named_by(config: Any) -> tuple[str, ...]:
@@ -399,11 +409,9 @@ def _huggingface(path: str, options: ClassifierOptions, records: Records | None,
             mean=options.mean or own.mean,
             std=options.std or own.std,
             resize=own.resize if options.resize == "auto" else options.resize,
+            edge=options.edge or (own.edge if options.pixels in (0, own.size) else 0),
         )
     found = wrap_classifier(loaded.module, records=records, options=options, tokenizer=loaded.tokenizer, name=name)
-    if own is not None and isinstance(found.reader, Images) and own.edge and found.reader.size == own.size:
-        reader = replace(found.reader, edge=own.edge)
-        found = replace(found, reader=reader, forward=ModuleForward(loaded.module, reader))
     wanted = "text" if loaded.tokenizer is not None else "image"
     if found.reader.kind != wanted:
         raise TargetError(

@@ -206,7 +206,7 @@ class DiffusionModel:
     @property
     def part_records(self) -> int:
         """Records that are held as the denoiser sees them at once."""
-        most = 64 if self.denoiser.conditional else 1024  # encoded captions can be megabytes each
+        most = 64 if self.denoiser.conditional else 256  # encoded captions can be megabytes each
         return int(np.clip(PART_FLOATS // int(np.prod(self.denoiser.shape)), 8, most))
 
     def encode(self, contents: Sequence[Content], ids: Sequence[str] | None = None) -> Part:
