@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from classifier_models import cnn, image_records
-from graph_models import COUNT, LABELS, graph, labelled, model, nodes, target
-from repromia.errors import AttackError, TargetError
+from graph_models import COUNT, LABELS, graph, labelled, model, network, nodes, target
+from repromia.errors import AttackError, RepromiaError, TargetError
 from repromia.graphs import Graph
 from repromia.programs import Binding
 from repromia.programs.graph_samples import SampledGraphs, WithAndWithout
 from repromia.progress import Silent
 from repromia.records import Node, Records
+from repromia.shadow_files import SavedShadows
 from repromia.signals import ClassSignals, ReferenceSignals
+from repromia.store import Store
 from repromia.targets import classifier as targets_classifier
+from repromia.targets.classifier import Classifier
 from repromia.targets.classifiers import wrap_classifier
 from repromia.targets.drawn import told_apart, uniform
 from repromia.targets.nodes import Nodes
@@ -159,6 +164,33 @@ def test_chances_are_those_of_base_without_neighbours(models: str, means: tuple[
     expected = {number: one / (1 + one) for number, one in zip((0, 25, 50, 75), odds, strict=True)}
     assert found.chances[of.digest] == pytest.approx(expected)
     assert bound(of, sampled="lot").chances == {}
+
+
+def test_shadow_models_of_a_folder_are_asked_too_and_read_back(tmp_path: Path) -> None:
+    of, program = replace(known(), weights=None), WithAndWithout(draws=2)
+    records = nodes(SOME, of)
+    first = np.arange(len(SOME)) % 2 == 0
+    inside = np.stack([first, ~first])
+    np.savez(tmp_path / "masks.npz", inside=inside, ids=np.array(records.ids))
+    both = [model("sage", private=private) for private in (False, True)]
+    for number, module in enumerate(both):
+        save_file(module.state_dict(), tmp_path / f"m{number}.safetensors")
+
+    def load(path: Path) -> Classifier:
+        module = network("sage")
+        module.load_state_dict(load_file(path))
+        return target(module, of)
+
+    store = Store(tmp_path / "run")
+    found = SavedShadows(tmp_path, load, load_key="sage").gains(records, store, Silent(), program)
+    np.testing.assert_array_equal(found.inside, inside)
+    for gain, module in zip(found.gain, both, strict=True):
+        np.testing.assert_allclose(gain, program.ask(target(module, of), records)[0].gain, **NEAR)
+    assert np.abs(found.gain[0] - found.gain[1]).max() > 0.1
+    unasked = SavedShadows(tmp_path, lambda path: 1 / 0, load_key="sage")  # type: ignore[arg-type,return-value]
+    np.testing.assert_array_equal(unasked.gains(records, store, Silent(), program).gain, found.gain)
+    with pytest.raises(RepromiaError):
+        unasked.gains(records, store, Silent(), replace(program, far=1))
 
 
 def test_options_out_of_range_and_what_it_does_not_fit() -> None:
