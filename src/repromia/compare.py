@@ -23,6 +23,7 @@ from repromia.comparison import Comparison, Difference, Missing, Outcome, Readin
 from repromia.errors import ConfigError, one_line
 from repromia.intervals import delong, delong_difference, tpr_interval
 from repromia.metrics import auc, tpr_at_fpr
+from repromia.progress import Progress, Silent, each, watched
 from repromia.result import Estimate
 from repromia.store import write_atomic
 from repromia.verdict import DOUBTFUL
@@ -100,6 +101,7 @@ def compare_runs(
     groups: Mapping[str, str] | None = None,
     repeats: int = 2000,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Finished audit folders compared on the eval records that all of them measured; the first is the baseline.
 
@@ -126,7 +128,10 @@ def compare_runs(
         grouped=paired.bootstrap.grouped,
         fprs=fprs,
         headlines=tuple(_difference(paired, *one, tests=len(headlines)) for one in headlines),
-        attacks=tuple(_difference(paired, *one, tests=len(attacks)) for one in attacks),
+        attacks=tuple(
+            _difference(paired, *one, tests=len(attacks))
+            for one in each(progress or Silent(), "comparing attacks", attacks)
+        ),
         missing=missing,
         notes=tuple(_notes(shared)),
     )
@@ -263,7 +268,7 @@ def compare_command(
 
     from repromia.compare_page import print_comparison, render_comparison
 
-    found = compare_runs(folders, names=names, repeats=repeats, seed=seed)
+    found = compare_runs(folders, names=names, repeats=repeats, seed=seed, progress=watched())
     print_comparison(found, console or Console(), page=out / "compare.html" if out else None)
     if out is not None:
         write_atomic(out / "compare.html", render_comparison(found).encode())

@@ -55,7 +55,7 @@ def read_run(folder: Path, name: str) -> Run:
         result = AuditResult.model_validate_json((folder / "result.json").read_bytes())
         table = polars.read_parquet(folder / "scores.parquet")
     except (OSError, ValidationError, polars.exceptions.PolarsError) as error:
-        found = str(error).splitlines()[0] if str(error) else type(error).__name__
+        found = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         raise _unreadable(folder, found) from error
     objection = _objection(table)
     if objection:

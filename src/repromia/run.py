@@ -434,9 +434,11 @@ def check_command(
     )
     console = console or Console()
     skipped: list[str] = []
-    kept, duplicates = remove_duplicates(read_records(config, skipped.extend))
+    progress = watched()
+    with progress.step("reading records, looking for duplicates", None):
+        kept, duplicates = remove_duplicates(read_records(config, skipped.extend))
     names = baselines_for(kept.records)
-    found = {name: cross_validated_auc(kept, name, seed=seed) for name in each(watched(), "blind baselines", names)}
+    found = {name: cross_validated_auc(kept, name, seed=seed) for name in each(progress, "blind baselines", names)}
     separable = [name for name, area in found.items() if area.low > 0.5]
     across = duplicates.exact_across + duplicates.near_across
     if as_json:
