@@ -246,6 +246,14 @@ class ClassSignals:
         return self.logprob - self.other
 
     @property
+    def margin(self) -> Scores:
+        """log p of the record's own class minus the largest log p of another."""
+        rest = self.logprobs.astype(np.float64)
+        rest[np.arange(len(self)), self.label] = -np.inf
+        found: Scores = self.logprob - rest.max(axis=1)
+        return found
+
+    @property
     def top_classes(self) -> Int[np.ndarray, "record rank"]:
         """The most probable classes, from the first to the third; of two classes both."""
         return np.argsort(-self.logprobs, axis=1, kind="stable")[:, :TOP]
@@ -362,8 +370,42 @@ def stack(parts: Sequence[References]) -> References:
     return type(parts[0])(**arrays)
 
 
+@dataclass(frozen=True)
+class ForecastSignals:
+    """What a regressor expects a model to score on each record that it was not trained on: mean and standard
+    deviation."""
+
+    mean: Float[np.ndarray, " record"]
+    spread: Float[np.ndarray, " record"]
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __post_init__(self) -> None:
+        broken = ~(np.isfinite(self.mean) & np.isfinite(self.spread) & (self.spread > 0))
+        if broken.any():
+            raise AttackError(
+                "The regressor's forecast is not finite.",
+                expected="a mean and a standard deviation above 0",
+                found=f"{int(broken.sum())} of {len(broken)} records",
+                hint="look for records whose features are extreme",
+            )
+
+    def take(self, rows: Sequence[int] | Int[np.ndarray, " row"]) -> ForecastSignals:
+        """The forecasts of these records, in this order."""
+        index = np.asarray(rows, dtype=np.int64)
+        return ForecastSignals(self.mean[index], self.spread[index])
+
+
 Signals = (
-    TokenSignals | DenoiseSignals | GradientSignals | ClassSignals | ReferenceSignals | GainSignals | ReferenceGains
+    TokenSignals
+    | DenoiseSignals
+    | GradientSignals
+    | ClassSignals
+    | ReferenceSignals
+    | GainSignals
+    | ReferenceGains
+    | ForecastSignals
 )
 
 
@@ -375,7 +417,7 @@ def join(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], ReferenceSignals | ReferenceGains):
         named = [one.name for one in fields(parts[0])]
         return type(parts[0])(**{name: np.concatenate([getattr(one, name) for one in parts], 1) for name in named})
-    if isinstance(parts[0], ClassSignals | GainSignals):
+    if isinstance(parts[0], ClassSignals | GainSignals | ForecastSignals):
         kept = {one.name: np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(parts[0])}
         return type(parts[0])(**kept)
     if isinstance(parts[0], GradientSignals):

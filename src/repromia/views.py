@@ -20,6 +20,7 @@ from repromia.progress import Progress
 from repromia.records import Records, content_digest
 from repromia.signals import (
     DenoiseSignals,
+    ForecastSignals,
     GradientSignals,
     ReferenceGains,
     ReferenceSignals,
@@ -308,6 +309,7 @@ class Views:
 def passes_of(program: Program, answers: Sequence[Signals]) -> int:
     """Forward passes a record that a program costs by itself."""
     each: int = getattr(program, "evaluations", 0)
+    answers = [one for one in answers if not isinstance(one, ForecastSignals)]  # nothing was asked of the model
     return sum(each or (len(one.t) if isinstance(one, DenoiseSignals | GradientSignals) else 1) for one in answers)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from repromia.programs.classifier_copies import NoiseAndRepair
+from repromia.programs.forecast import LearnedForecast
 from repromia.programs.learned_overlay import LearnedOverlay
 from repromia.programs.overlay import Votes
 from repromia.programs.queries import (
@@ -25,6 +26,7 @@ PLANS: dict[str, type[Any]] = {
     "identity": Query,
     "votes": Votes,
     "learned_overlay": LearnedOverlay,
+    "learned_forecast": LearnedForecast,
     "noise_and_repair": NoiseAndRepair,
     "augmented": Augmented,
     "flip": Flip,

@@ -262,27 +262,28 @@ def test_entropies_keep_what_is_left_of_a_sure_answer(name: str) -> None:
 
 
 def test_shokri_is_a_regression_a_class_where_there_is_enough_of_it() -> None:
-    """Fitted here by gradient steps on the penalised loss that C=1 stands for."""
+    """Fitted here by Newton steps on the penalised loss that C=1 stands for."""
     found = case(32, 40, seed=5)
 
     def regression(models: np.ndarray, member: np.ndarray, asked: np.ndarray) -> np.ndarray:
         design = np.hstack([models, np.ones((len(models), 1))])
-        weights = np.zeros(3)
-        step = 1 / (np.linalg.eigvalsh(design.T @ design)[-1] / 4 + 1)
-        for _ in range(60000):
+        weights, penalty = np.zeros(6), np.diag([1, 1, 1, 1, 1, 0])
+        for _ in range(100):
             share = 1 / (1 + np.exp(-design @ weights))
-            weights -= step * (design.T @ (share - member) + np.array([1, 1, 0]) * weights)
+            curvature = design.T @ (design * (share * (1 - share))[:, None]) + penalty
+            weights -= np.linalg.solve(curvature, design.T @ (share - member) + penalty @ weights)
         return np.hstack([asked, np.ones((len(asked), 1))]) @ weights
 
-    theirs = np.stack([found.references.logprob[:, :, 0], found.theirs[:, :, 0]], axis=2)
-    centre, spread = theirs.reshape(-1, 2).mean(axis=0), theirs.reshape(-1, 2).std(axis=0)
+    theirs = np.dstack([found.references.logprob[:, :, 0], found.theirs[:, :, 0], found.references.top])
+    centre, spread = theirs.reshape(-1, 5).mean(axis=0), theirs.reshape(-1, 5).std(axis=0)
     theirs = (theirs - centre) / spread
-    asked = (np.stack([found.plain.logprob, found.plain.scaled_logit], axis=1) - centre) / spread
+    largest = np.sort(found.plain.logprobs, axis=1)[:, ::-1][:, :3]
+    asked = (np.column_stack([found.plain.logprob, found.plain.scaled_logit, largest]) - centre) / spread
     rows = found.plain.label == 2
     inside = found.references.inside
-    expected = regression(theirs[:, rows].reshape(-1, 2), inside[:, rows].ravel(), asked[rows])
+    expected = regression(theirs[:, rows].reshape(-1, 5), inside[:, rows].ravel(), asked[rows])
     np.testing.assert_allclose(figures("shokri", found)[rows, 0], expected, rtol=1e-5, atol=1e-5)
-    whole = regression(theirs.reshape(-1, 2), inside.ravel(), asked)
+    whole = regression(theirs.reshape(-1, 5), inside.ravel(), asked)
     np.testing.assert_allclose(figures("shokri", found, enough=10**6)[:, 0], whole, rtol=1e-5, atol=1e-5)
 
 

@@ -11,7 +11,7 @@ from repromia.signals import ClassSignals, ReferenceSignals, Scores
 
 
 @attack(
-    citation="Shokri et al. 2017 (arXiv 1610.05820), on the own class's probability",
+    citation="Shokri et al. 2017 (arXiv 1610.05820), on the own class's and the largest probabilities",
     access="probabilities",
     kind="reference",
     needs=("shadows",),
@@ -23,25 +23,27 @@ def shokri(
     *,
     enough: int = 50,
 ) -> Scores:
-    """Log-odds of membership by logistic regression on log p and the scaled logit of the own class, learned on what
-    every shadow model says of the records that it saw and did not see.
+    """Log-odds of membership by logistic regression on log p and the scaled logit of the own class and the logarithms
+    of the three largest probabilities, learned on what every shadow model says of the records that it saw and did not
+    see.
 
     One regression a class with at least `enough` answers of both kinds, one on all for the others. The original
-    learns networks on all classes' probabilities, of which no more than the own class's is kept of a shadow model.
+    learns networks on all classes' probabilities, of which no more than these are kept of a shadow model.
     """
     inside(references)
     outside(references)
-    logs = references.logprob[:, :, 0].astype(np.float64)
-    learned = np.stack([logs, references.scaled_logit[:, :, 0]], axis=2)
-    own = np.stack([plain.logprob, plain.scaled_logit], axis=1)
+    theirs = np.stack([references.logprob[:, :, 0], references.scaled_logit[:, :, 0]], axis=2)
+    learned = np.concatenate([theirs, references.top], axis=2).astype(np.float64)
+    own = np.concatenate([np.stack([plain.logprob, plain.scaled_logit], axis=1), plain.top], axis=1)
     centre, spread = learned.mean(axis=(0, 1)), learned.std(axis=(0, 1))
     learned, own = ((one - centre) / np.where(spread > FLOOR, spread, 1.0) for one in (learned, own))
-    scores = _log_odds(learned.reshape(-1, 2), references.inside.ravel(), own)
+    width = learned.shape[2]
+    scores = _log_odds(learned.reshape(-1, width), references.inside.ravel(), own)
     for label in np.unique(plain.label):
         rows = plain.label == label
         saw = references.inside[:, rows].ravel()
         if min(saw.sum(), (~saw).sum()) >= enough:
-            scores[rows] = _log_odds(learned[:, rows].reshape(-1, 2), saw, own[rows])
+            scores[rows] = _log_odds(learned[:, rows].reshape(-1, width), saw, own[rows])
     return scores
 
 
