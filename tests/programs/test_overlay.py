@@ -643,3 +643,37 @@ def test_the_attack_scores_the_change_in_its_file(recipe: str, overlay: Overlay,
     replace(overlay, seen=frozenset({content_digest(EVAL.records.contents[0])})).save(path)
     refused = run_attack(attack, views(target(), Store(None)))
     assert "learned on records that are measured here" in refused.reason
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_changes_of_every_class_are_each_classs_own(where: str) -> None:
+    """Ten changes at once, against each of them asked alone of the records of its class."""
+    asked, weights = target(), torch.stack([drawn(where, 0.5, seed, (1, 8, 8)) for seed in range(10)]).numpy()
+    (found,) = Overlay(weights, where, 60.0, "scores").ask(asked, EVAL.records)
+    for label in range(10):
+        rows = np.flatnonzero(found.label == label)
+        (alone,) = Overlay(weights[label], where, 60.0, "scores").ask(asked, EVAL.records.take(rows))
+        np.testing.assert_allclose(found.logprobs[rows], alone.logprobs, rtol=1e-4, atol=1e-5)
+    with pytest.raises(AttackError, match=r"for other classes(.|\n)*each of 10 classes(.|\n)*\(9, "):
+        Overlay(weights[1:], where, 60.0, "scores").ask(asked, EVAL.records)
+
+
+@pytest.mark.parametrize("optimiser", ["gradient", "spsa"])
+def test_a_change_a_class_is_learned_kept_and_read_back(optimiser: str, tmp_path: Path) -> None:
+    """A class's weights are moved by its own records alone."""
+    plan = LearnedOverlay(per_label=True, optimiser=optimiser, steps=3, where="coarse", per_class=30)
+    program = plan.bind(binding(target()))
+    assert isinstance(program, Overlay)
+    again = plan.bind(binding(target()))
+    assert again.key == program.key
+    assert program.is_identity or program.weights.shape == (10, 1, 4, 4)
+    kept = Overlay(np.ones((10, 1, 4, 4), dtype=np.float32), "coarse", 16.0, "scores", program.learned)
+    kept.save(tmp_path / "one.safetensors")
+    assert load_overlay(tmp_path / "one.safetensors").key == parse_program(dump_program(kept)).key == kept.key
+    fit = FIT.take(np.arange(0, len(FIT), 2))
+    side = _Side(plan, target(), fit)
+    start = torch.zeros(10, 1, 4, 4)
+    moved = next(_by_gradient(side, start, torch.Generator()))
+    named = np.unique(side.label)
+    assert (moved[named] != 0).any(dim=(1, 2, 3)).all()
+    assert not moved[np.setdiff1d(np.arange(10), named)].any()

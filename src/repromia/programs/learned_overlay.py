@@ -1,4 +1,4 @@
-"""Learn a change of images for a frozen classifier: by gradients, by SPSA or by CMA-ES."""
+"""Learn a change of images for a frozen classifier: by gradients, by SPSA or by CMA-ES; of texts a soft prompt."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from repromia.errors import AttackError
 from repromia.learn import at_most
 from repromia.metrics import auc
 from repromia.programs import Binding, Target, at_least
+from repromia.programs.class_prompt import ClassPrompt
+from repromia.programs.learned_class_prompt import LearnedClassPrompt
 from repromia.programs.overlay import (
     DRAWS,
     Answers,
     Overlay,
     Where,
+    classes_of,
     figure,
     images_of,
     load_overlay,
@@ -27,9 +30,11 @@ from repromia.programs.overlay import (
     size_of,
     voted,
 )
+from repromia.programs.queries import classifier_behind
 from repromia.records import LabelledRecords, content_digest
 from repromia.signals import Scores
 from repromia.targets.classifier import Classifier
+from repromia.targets.prompted_texts import can_be_prompted
 
 Optimiser = Literal["auto", "gradient", "spsa", "cma"]
 SPSA_AVERAGES = 5
@@ -46,6 +51,8 @@ class LearnedOverlay:
     spsa with the gains of BlackVIP (Oh et al. 2023, arXiv 2303.14773), its estimate of the gradient scaled to an RMS
     of 1; cma for at most 512 weights. budget: most answers of the target about single records while learning, of fit
     and select together, plain and changed; no step that would exceed it is begun; 0: no limit.
+    per_label: a change of its own for every class.
+    length: tokens of the soft prompt that is learned for texts in its place (`LearnedClassPrompt`).
     """
 
     learns: ClassVar[bool] = True
@@ -60,14 +67,19 @@ class LearnedOverlay:
     per_class: int = 200
     budget: int = 0
     program: str = ""
+    length: int = 8
+    per_label: bool = False
 
     def applies(self, target: Target) -> bool:
-        """Whether the target takes images."""
-        return isinstance(target, Classifier) and target.reader.kind == "image"
+        """Whether the target takes images, or texts as tokens of a module."""
+        images = isinstance(target, Classifier) and target.reader.kind == "image"
+        return images or can_be_prompted(target)
 
-    def bind(self, binding: Binding) -> Overlay:
+    def bind(self, binding: Binding) -> Overlay | ClassPrompt:
         """Learn it, or read it. Raises AttackError."""
         self._check()
+        if classifier_behind(binding.target).reader.kind == "text":
+            return self._prompt().bind(binding)
         if self.program:
             found = load_overlay(Path(self.program))
             if (found.where, found.answers) != (self.where, self.answers):
@@ -90,6 +102,17 @@ class LearnedOverlay:
             frozenset(content_digest(content) for one in records for content in one.contents),
         )
 
+    def _prompt(self) -> LearnedClassPrompt:
+        given = (self.where, self.answers, self.optimiser.replace("auto", "gradient"), self.per_label)
+        if given != ("additive", "scores", "gradient", False):
+            raise AttackError(
+                "For texts one soft prompt is learned by gradients, and nothing else.",
+                expected="neither where, answers, per_label nor another optimiser",
+                found=f"where={self.where}:answers={self.answers}:optimiser={self.optimiser}:per_label={self.per_label}",
+            )
+        how = (self.length, self.recipe, self.steps, self.rate, self.per_class, self.budget, self.program)
+        return LearnedClassPrompt(*how)
+
     def _check(self) -> None:
         at_least(1, steps=self.steps, per_class=self.per_class)
         at_least(0, bound=self.bound, rate=self.rate, budget=self.budget)
@@ -107,6 +130,7 @@ def _learn(plan: LearnedOverlay, model: Classifier, binding: Binding) -> tuple[n
     by, before = _optimiser(plan, model), model.asked
     _, channels, side = model.reader.shape
     shape = size_of(plan.where, (channels, side, side))
+    shape = (classes_of(model, binding.fit.records), *shape) if plan.per_label else shape
     if by == "cma":
         _check_size(int(np.prod(shape)))
     sides = at_most(binding.fit, plan.per_class, binding.seed), binding.select
@@ -216,7 +240,7 @@ class _Side:
     @torch.no_grad()
     def scores(self, weights: Tensor) -> Scores:
         """The attack's scores."""
-        probed = self._figure(overlaid(self.pixels, weights, self.plan.where, self.plan.bound))
+        probed = self._figure(overlaid(self.pixels, weights, self.plan.where, self.plan.bound, self.label))
         return 2 * self.plain - probed if self.plan.recipe == "contrast" else probed
 
     def loss(self, weights: Tensor) -> float:
@@ -242,7 +266,7 @@ def _by_gradient(fit: _Side, start: Tensor, generator: torch.Generator) -> Itera
         for at in range(0, len(fit.pixels), fit.model.batch):
             rows = slice(at, at + fit.model.batch)
             with fit.model.asking(), torch.enable_grad():
-                changed = overlaid(fit.pixels[rows], weights, fit.plan.where, fit.plan.bound)
+                changed = overlaid(fit.pixels[rows], weights, fit.plan.where, fit.plan.bound, fit.label[rows])
                 logits = fit.model.logits(changed).cpu().double()
                 label = torch.from_numpy(fit.label[rows])
                 own = logits[torch.arange(len(label)), label]

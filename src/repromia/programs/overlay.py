@@ -1,4 +1,4 @@
-"""ReproMIA for image classifiers: one learned change of the input, the same for every record.
+"""ReproMIA for image classifiers: one learned change of the input, the same for every record or for every class.
 
 Added to every pixel (additive), to a coarse grid (coarse), painted on a border around the shrunken image (border), or
 a slight affine move (affine). Learned on fit by gradients, or without them from scores or labels alone; of nothing
@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
@@ -46,11 +46,13 @@ class Votes(Query):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Images."""
-        return ("image",)
+        """Images, and texts, which get no noise."""
+        return ("image", "text")
 
     def changed(self, inputs: Any) -> Any:
-        """One variant, or one a noise."""
+        """One variant, or one a noise. Raises AttackError for votes on texts."""
+        if self.answers == "labels" and isinstance(inputs, list):
+            raise AttackError("Votes are taken on noised images.", expected="answers=scores", found="texts")
         return voted(inputs, self.answers)
 
 
@@ -76,9 +78,14 @@ def size_of(where: str, shape: tuple[int, int, int]) -> tuple[int, ...]:
     return {"coarse": (shape[0], COARSE, COARSE), "affine": (2, 3)}.get(where, shape)
 
 
-def overlaid(pixels: Pixels, weights: Tensor, where: str, bound: float) -> Pixels:
-    """The changed pixels in [0, 1], differentiable in the weights. bound: in 255ths, of what is added."""
+def overlaid(
+    pixels: Pixels, weights: Tensor, where: str, bound: float, label: Int[np.ndarray, " record"] | None = None
+) -> Pixels:
+    """The changed pixels in [0, 1], differentiable in the weights. bound: in 255ths, of what is added. label: the class
+    of every record, for weights of which there are some a class."""
     height, width = pixels.shape[-2:]
+    if weights.ndim > len(size_of(where, (1, height, width))):
+        weights = weights[torch.from_numpy(label)]
     if where == "affine":
         still = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], dtype=weights.dtype)
         matrix = (still + MOVE * torch.tanh(weights)).expand(len(pixels), 2, 3)
@@ -94,13 +101,15 @@ def overlaid(pixels: Pixels, weights: Tensor, where: str, bound: float) -> Pixel
         return painted
     added = bound / 255 * torch.tanh(weights)
     if where == "coarse":
-        added = interpolate(added[None], (height, width), mode="bilinear", align_corners=False)[0]
+        added = added if added.ndim == 4 else added[None]
+        added = interpolate(added, (height, width), mode="bilinear", align_corners=False)
     return (pixels + added).clamp(0, 1)
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """A learned change. weights: see `size_of`; empty: the identity, as nothing learned did better on select.
+    """A learned change. weights: see `size_of`, or so many a class; empty: the identity, as nothing learned did better
+    on select.
 
     learned: how it came about. used: ids, and seen: content hashes, of the records it was learned on.
     """
@@ -150,13 +159,17 @@ class Overlay:
             changed = batch.inputs
         else:
             wanted = size_of(self.where, tuple(batch.inputs.shape[1:]))  # type: ignore[union-attr]
-            if self.weights.shape != wanted:
+            each = self.weights.ndim > len(wanted)
+            count = (len(model.classes) or len(self.weights)) if each else 0
+            fits = self.weights.shape == ((count, *wanted) if each else wanted)
+            if not fits or (each and int(batch.label.max(initial=0)) >= count):
                 raise AttackError(
-                    "The program was learned on images of another shape.",
-                    expected=str(wanted),
+                    "The program was learned on images of another shape, or for other classes.",
+                    expected=f"{wanted}" + (f" for each of {len(model.classes) or 'its'} classes" if each else ""),
                     found=str(self.weights.shape),
                 )
-            changed = overlaid(batch.inputs, torch.from_numpy(self.weights), self.where, self.bound)  # type: ignore[arg-type]
+            weights = torch.from_numpy(self.weights)
+            changed = overlaid(batch.inputs, weights, self.where, self.bound, batch.label)  # type: ignore[arg-type]
         return tuple(model.signals(one, batch.label) for one in voted(changed, self.answers))  # type: ignore[arg-type]
 
     def save(self, path: Path) -> None:
@@ -186,6 +199,13 @@ def images_of(target: Target) -> Classifier:
     if model.reader.kind != "image":
         raise AttackError("This program changes images.", expected="a classifier of images", found=model.reader.kind)
     return model
+
+
+def classes_of(model: Classifier, records: Records) -> int:
+    """How many classes it has. Of a module that does not name them they are counted when it answers: it is asked."""
+    if not model.classes:
+        Query().ask(model, records.take([0]))
+    return len(model.classes)
 
 
 def parse_overlay(value: dict[str, Any]) -> Overlay:

@@ -79,6 +79,10 @@ def parse_program(value: dict[str, Any]) -> Any:
         from repromia.programs.overlay import parse_overlay
 
         return parse_overlay(value)
+    if value["kind"] == "class_prompt":
+        from repromia.programs.class_prompt import parse_class_prompt
+
+        return parse_class_prompt(value)
     if value["kind"] == "feature_prompt":
         from repromia.programs.feature_prompt import parse_feature_prompt
 

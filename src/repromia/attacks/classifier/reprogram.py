@@ -1,4 +1,4 @@
-"""ReproMIA on classifiers: the contrast to a learned change of the input."""
+"""ReproMIA on classifiers: the contrast to a learned change of the input, of texts to a soft prompt."""
 
 from typing import Annotated
 
@@ -28,6 +28,8 @@ def reprogram(
     per_class: int = 200,
     budget: int = 0,
     program: str = "",
+    length: int = 8,
+    per_label: bool = False,
 ) -> Scores:
     """2 s(x) - s(changed x) (recipe=contrast) or s(changed x) (recipe=paper); options as of `LearnedOverlay`."""
     return 2 * figure(plain) - figure(probed) if recipe == "contrast" else figure(probed)
