@@ -111,6 +111,14 @@ def test_second_holder_is_refused_and_the_lock_is_given_back(tmp_path: Path) -> 
         assert again.folder == tmp_path
 
 
+def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    for left in (tmp_path / ".result.json.17.tmp", tmp_path / "parts" / ".key.json.17.tmp"):
+        left.write_text("{")
+    with Store(tmp_path).locked():
+        assert sorted(one.name for one in tmp_path.rglob("*")) == [".lock", "parts"]
+
+
 def test_run_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="Cannot use"), Store(tmp_path / "file").locked():

@@ -20,7 +20,7 @@ from repromia.errors import AttackError, StoreError
 from repromia.heads import REACH, Shape
 from repromia.programs import Plan, Program
 from repromia.programs.registry import plan_for
-from repromia.records import LabelledRecords
+from repromia.records import LabelledRecords, without_records
 from repromia.signals import Signals
 from repromia.views import Views, passes_of
 
@@ -124,7 +124,8 @@ def ask_bank(views: Views, specs: Sequence[str], recipe: BankRecipe, options: di
             raise
         except Exception as error:  # noqa: BLE001 — a probe that a model cannot do is a row with its reason
             reason = str(error) if isinstance(error, AttackError) else f"{type(error).__name__}: {error}"
-            probes.append(Probe(spec, family, reason=reason or type(error).__name__))
+            reason = without_records(reason or type(error).__name__, views.records)
+            probes.append(Probe(spec, family, reason=reason))
             continue
         columns.append(features)
         own = tuple(range(at, at + features.shape[1]))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repromia.comparison import Comparison, Difference
-from repromia.report.words import visible
+from repromia.report.words import moment, visible
 from repromia.result import Estimate
 from repromia.verdict import interval, signed
 
@@ -21,6 +21,7 @@ READINGS = {
     "own_headline": "Each run's own headline attack",
 }
 COLOURS = 6  # as many as the page has variables for
+_WIDTH = 400  # of the plot, about what a phone shows
 PLOTTED = 40  # lines that still can be read; the table has all
 
 
@@ -109,7 +110,7 @@ def plot(found: Comparison) -> str:
     height = step * len(rows) + 34
 
     def x(value: float) -> float:
-        return 10 + 580 * (value - low) / (high - low)
+        return 10 + (_WIDTH - 20) * (value - low) / (high - low)
 
     parts = [_axis(low, high, height, x(0.5))]
     for at, (name, areas) in enumerate(rows):
@@ -120,10 +121,10 @@ def plot(found: Comparison) -> str:
                 parts.append(_whisker(x(one.low), x(one.estimate), x(one.high), top + 12 + 16 * run, run))
     label = escape(f"AUC of each attack in {len(found.runs)} runs, with 95 % intervals")
     body = "".join(parts)
-    return f'<svg class="plot" viewBox="0 0 600 {height}" role="img" aria-label="{label}">{body}</svg>'
+    return f'<svg class="plot" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}">{body}</svg>'
 
 
-def _short(name: str, length: int = 70) -> str:
+def _short(name: str, length: int = 50) -> str:
     shown = visible(name).replace("\n", " ")
     return shown if len(shown) <= length else shown[: length - 1] + "…"
 
@@ -131,7 +132,7 @@ def _short(name: str, length: int = 70) -> str:
 def _axis(low: float, high: float, height: int, middle: float) -> str:
     ends = "".join(
         f'<text x="{at}" y="{height - 4}" font-size="12" text-anchor="{anchor}">{value:.2f}</text>'
-        for at, value, anchor in ((10, low, "start"), (590, high, "end"))
+        for at, value, anchor in ((10, low, "start"), (_WIDTH - 10, high, "end"))
     )
     line = f'<line x1="{middle:.1f}" y1="0" x2="{middle:.1f}" y2="{height - 18}" stroke="currentColor" opacity=".5"/>'
     return f'{line}{ends}<text x="{middle:.1f}" y="{height - 4}" font-size="12" text-anchor="middle">.5</text>'
@@ -151,7 +152,7 @@ def render_comparison(found: Comparison) -> str:
     from markupsafe import Markup
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["visible"] = visible
+    environment.filters.update(visible=visible, moment=moment)
     return environment.from_string(_PAGE).render(
         found=found,
         readings=READINGS,
@@ -189,13 +190,19 @@ body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 66rem; backgroun
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.25rem; }
 p, li { max-width: 46rem; overflow-wrap: anywhere; } .lead { font-size: 1.125rem; } .soft { color: var(--soft); }
 .note { border-left: 4px solid var(--alert); background: var(--panel); padding: .5rem .875rem; }
-svg.plot { display: block; width: 100%; max-width: 42rem; height: auto; fill: currentColor; }
+svg.plot { display: block; width: 100%; max-width: 34rem; height: auto; fill: currentColor; }
 svg.plot text { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; stroke-linejoin: round; }
 figure { margin: .5rem 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--rule); }
+caption { text-align: left; color: var(--soft); }
+tbody th { font-weight: 500; overflow-wrap: anywhere; min-width: 8rem; max-width: 16rem; }
 td { white-space: nowrap; }
+@media (max-width: 40rem) { body { padding: 1rem .875rem 3rem; }
+  tbody th { position: sticky; left: 0; background: var(--paper); } }
+@media print { body { max-width: none; padding: 0; font-size: 9pt; } .scroll { overflow: visible; }
+  td { white-space: normal; } tr, figure { break-inside: avoid; } }
 </style>
 </head>
 <body>
@@ -214,21 +221,22 @@ td { white-space: nowrap; }
 <figcaption>{% for run in found.runs %}<span style="color: var(--r{{ loop.index0 % colours }})">
 {{- "■" if loop.index0 % 2 else "●" }}</span>
 <bdi>{{ run.name|visible }}</bdi>{{ " (baseline)" if loop.first else "" }} {% endfor %}</figcaption></figure>
-<div class="scroll" tabindex="0"><table><thead>
+<div class="scroll" role="region" aria-label="AUC" tabindex="0"><table><caption>AUC with 95 % intervals</caption><thead>
 <tr>{% for one in headings %}<th scope="col">{{ one }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for line in lines %}
-<tr>{% for cell in line %}<td>{{ cell }}</td>{% endfor %}</tr>
+<tr><th scope="row">{{ line[0] }}</th>{% for cell in line[1:] %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
 <p class="soft">{{ counted }}</p>
 <h2>Members named at few false alarms</h2>
 {% if tprs %}
-<div class="scroll" tabindex="0"><table><thead><tr><th scope="col">Attack</th><th scope="col">Run</th>
+<div class="scroll" role="region" aria-label="TPR" tabindex="0"><table><caption>TPR, differences with
+95 % intervals</caption><thead><tr><th scope="col">Attack</th><th scope="col">Run</th>
 <th scope="col">FPR</th><th scope="col">TPR, baseline</th><th scope="col">TPR, run</th>
 <th scope="col">Difference</th></tr></thead><tbody>
 {% for line in tprs %}
-<tr>{% for cell in line %}<td>{{ cell }}</td>{% endfor %}</tr>
+<tr><th scope="row">{{ line[0] }}</th>{% for cell in line[1:] %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
 {% else %}
@@ -237,7 +245,7 @@ td { white-space: nowrap; }
 <h2>The runs</h2>
 <ul>
 {% for run in found.runs %}
-<li><bdi>{{ run.name|visible }}</bdi> ({{ run.created }}, headline <bdi>{{ run.headline|visible }}</bdi>):
+<li><bdi>{{ run.name|visible }}</bdi> ({{ run.created|moment }}, headline <bdi>{{ run.headline|visible }}</bdi>):
 {{ run.finding|visible }}</li>
 {% endfor %}
 </ul>

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from repromia.errors import RecordsError
-from repromia.picture_values import SUFFIXES, looks_like_image, uint8_images
+from repromia.picture_values import SUFFIXES, leads_nowhere_else, looks_like_image, uint8_images
 from repromia.readers import fields_of, require_field, shown_names
 from repromia.rows import Table, read_rows, rows_of_objects
 
@@ -178,6 +178,14 @@ def _folder(folder: Path) -> Table:
             expected=f"files ending in {', '.join(SUFFIXES)}",
             found=f"{sum(1 for _ in folder.iterdir())} entries",
             hint="check the path",
+        )
+    outside = [name for name, path in files.items() if path.is_symlink() and not leads_nowhere_else(path, folder)]
+    if outside:
+        raise RecordsError(
+            f"{folder}: {len(outside)} images are links to files outside the folder",
+            expected="image files in the folder itself",
+            found=", ".join(sorted(outside)[:5]) + (", …" if len(outside) > 5 else ""),
+            hint="copy them in place of the links: cp -rL",
         )
     known = _metadata(folder, files)
     rows = []

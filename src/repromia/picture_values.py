@@ -145,15 +145,41 @@ def _rounded(images: np.ndarray, source: str) -> UInt8[np.ndarray, "image height
     return np.concatenate([np.rint(chunk.astype(np.float32) * 255).astype(np.uint8) for chunk in chunks])
 
 
-def image_value(value: object, base: Path, place: str) -> Any:
-    """What `picture_of` takes, from the value of a field; None where it is no image. Raises RecordsError for arrays."""
+def image_value(value: object, base: Path | None, place: str) -> Any:
+    """What `picture_of` takes, from the value of a field; None where it is no image.
+
+    base: the folder of the table that names a file, which a relative path may not leave; None for live objects.
+    Raises RecordsError for arrays that are no images and for such paths.
+    """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, np.ndarray):
         return uint8_images(value[None], place)[0]
-    if isinstance(value, str | Path):
-        return base / value if str(value) else None
+    if isinstance(value, str):
+        return (Path(value) if base is None else _inside(base, value, place)) if value else None
+    if isinstance(value, Path):
+        return (base or Path()) / value
     return value if isinstance(value, bytes) or _is_pil(value) else None
+
+
+def _inside(base: Path, name: str, place: str) -> Path:
+    """A path in a table: absolute, or below the table's folder. Raises RecordsError for one that climbs out of it."""
+    found = base / name
+    if not Path(name).is_absolute() and not leads_nowhere_else(found, base):
+        raise RecordsError(
+            f"{place}: the path of an image leads out of the folder of the table",
+            expected="a path below it, or an absolute one",
+            hint="move the images beside the table",
+        )
+    return found
+
+
+def leads_nowhere_else(path: Path, folder: Path) -> bool:
+    """Whether a path below a folder stays there, `..` and symbolic links followed."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # no path at all, or links in a circle
+        return True  # opening it says so
 
 
 def _is_pil(value: object) -> bool:

@@ -28,6 +28,7 @@ __all__ = ["holds_pictures", "pictures_from_objects", "read_labelled_pictures", 
 CAPTION_NAMES = ("caption", "text", "prompt")
 FOLDER = "folder"  # a caption field: of image files, the name of the folder that each lies in
 OnSkipped = Callable[[Sequence[str]], None]
+_Source = tuple[Table, str, Path | None]  # rows, the field of images, where relative paths in it begin
 
 
 class _Options(NamedTuple):
@@ -80,8 +81,8 @@ def pictures_from_objects(
     """
     options = _Options(caption, group, skip_unreadable, on_skipped)
     return _join(
-        (*image_rows_of_objects("members", members, image), Path()),
-        (*image_rows_of_objects("nonmembers", nonmembers, image), Path()),
+        (*image_rows_of_objects("members", members, image), None),
+        (*image_rows_of_objects("nonmembers", nonmembers, image), None),
         options,
     )
 
@@ -113,7 +114,7 @@ def _base(source: str | Path) -> Path:
     return Path(source).parent if Path(source).is_file() else Path()
 
 
-def _join(members: tuple[Table, str, Path], nonmembers: tuple[Table, str, Path], options: _Options) -> LabelledRecords:
+def _join(members: _Source, nonmembers: _Source, options: _Options) -> LabelledRecords:
     for side, (table, _, _) in (("members", members), ("non-members", nonmembers)):
         if not table.rows:
             raise RecordsError(f"{table.source}: no records", expected=f"at least one of the {side}", found="none")
@@ -122,7 +123,7 @@ def _join(members: tuple[Table, str, Path], nonmembers: tuple[Table, str, Path],
     return _checked(both, np.arange(len(both)) < len(first))
 
 
-def _records(source: tuple[Table, str, Path], prefix: str, options: _Options) -> tuple[Records, list[int]]:
+def _records(source: _Source, prefix: str, options: _Options) -> tuple[Records, list[int]]:
     """The records of one source, and the rows they come from."""
     table, field, base = source
     ids = names_of_images(table, prefix)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 
+_REPEATED = 20  # characters
+
+
 @dataclass(frozen=True)
 class Chat:
     """A conversation: (role, text) turns in order."""
@@ -135,6 +138,19 @@ def pixels_of(opened: PillowImage) -> UInt8[np.ndarray, "height width channel"]:
 
 
 Content = str | Chat | Completion | Picture | Example | TableRow | Node
+
+
+def without_records(message: str, records: Records) -> str:
+    """A message of somebody else's error; a stand-in where it repeats 20 characters of a record, or a whole short one.
+
+    Longer repetitions are what tokenizers and parsers put into their errors; shorter ones any sentence may share.
+    """
+    texts = [as_text(one) for one in records.contents]
+    parts = {message[at : at + _REPEATED] for at in range(max(0, len(message) - _REPEATED + 1))}
+    everything = "\0".join(texts)
+    if any(part in everything for part in parts) or any(8 <= len(one) < _REPEATED and one in message for one in texts):
+        return f"{message.partition(':')[0][:40]}: the rest of the message repeats a record and is left out"
+    return message
 
 
 def as_text(content: Content) -> str:

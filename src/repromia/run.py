@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,11 +15,11 @@ from typing import TYPE_CHECKING, Any, get_args
 from rich.console import Console
 
 from repromia.config import AuditConfig, Settings
-from repromia.errors import ConfigError
+from repromia.errors import ConfigError, RepromiaError
 from repromia.progress import EVERYTHING, Progress, Shown, Silent, each, watched
-from repromia.records import LabelledRecords, Picture, Records, as_text
+from repromia.records import LabelledRecords, Picture, Records, as_text, without_records
 from repromia.result import AuditResult, Estimate, Finding
-from repromia.store import Store, write_atomic
+from repromia.store import Store, saving, write_atomic
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,7 +63,7 @@ def audit_to_folder(config: AuditConfig, progress: Progress, unlabelled: Records
 
         labelled = read_records(config, skipped.extend)
         categories = read_categories(config, labelled.records)
-    with Store(config.out).locked() as store:
+    with _unquoted(labelled.records), Store(config.out).locked() as store:
         store.event("start", records=len(labelled), unreadable=len(skipped))
         models = load_models(config, labelled, progress)
         shadows = shadow_models(config, models[0], labelled.records)
@@ -95,6 +97,27 @@ def audit_to_folder(config: AuditConfig, progress: Progress, unlabelled: Records
             write_audit(done, config.out, redact=config.redact)
         store.event("finished", status=done.result.status)
     return done.result
+
+
+@contextmanager
+def _unquoted(records: Records) -> Iterator[None]:
+    """Errors without what somebody else's error, told in them, repeats of a record."""
+    try:
+        yield
+    except RepromiaError as error:
+        said = without_records(str(error), records)
+        if said == str(error):
+            raise
+        raise type(error)(said) from None
+    except Exception as error:
+        if without_records(str(error), records) == str(error):
+            raise
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise RepromiaError(
+            "The audit ended in an error whose message repeats a record.",
+            found=f"{type(error).__name__} in {Path(at.filename).name}, line {at.lineno}",
+            hint="ask the model about the records by itself to see the whole message",
+        ) from None
 
 
 def read_records(config: AuditConfig, on_skipped: Callable[[Sequence[str]], None] | None = None) -> LabelledRecords:
@@ -350,10 +373,12 @@ def write_audit(done: Audit, folder: Path, *, redact: bool) -> None:
     from repromia.report import RocPoints, Spread, render_html
     from repromia.transfer import save_heads
 
-    for name, program in done.programs.items():
-        program.save(folder / "programs" / f"{_file_name(name)}.safetensors")
     learned_on = [at for at, role in enumerate(done.roles) if role != "eval"]
-    save_heads(done.heads, done.records.take(learned_on), folder)
+    with saving(folder / "programs"):
+        for name, program in done.programs.items():
+            program.save(folder / "programs" / f"{_file_name(name)}.safetensors")
+    with saving(folder / "heads"):
+        save_heads(done.heads, done.records.take(learned_on), folder)
     write_atomic(folder / "scores.parquet", _scores_parquet(done))
     if done.unlabelled is not None:
         own = {"id": done.unlabelled.records.ids, "group": done.unlabelled.records.groups}
@@ -524,9 +549,9 @@ def audit_objects(
         refresh = getattr(one, "refresh", None)
         if refresh is not None:
             refresh()
-    key = audit_key(target, (reference, null_reference), labelled, settings, shadows.key if shadows else "")
     folder = Path(out) if out is not None else None
-    with Store(folder).locked() as store:
+    with _unquoted(labelled.records), Store(folder).locked() as store:
+        key = audit_key(target, (reference, null_reference), labelled, settings, shadows.key if shadows else "")
         finished = _finished(folder, key) if folder else None
         if finished is not None and folder is not None:
             return read_audit(folder)

@@ -17,6 +17,7 @@ from repromia.errors import AttackError, ClusterError, StoreError
 from repromia.metrics import auc
 from repromia.programs import Fixed, Program, identity_of
 from repromia.programs.registry import plan_for
+from repromia.records import without_records
 from repromia.signals import ClassSignals, ReferenceGains, ReferenceSignals, Scores, Signals, TokenSignals
 from repromia.views import Of, Views, passes_of, take_fact
 
@@ -75,6 +76,7 @@ def run_attack(chosen: Chosen, views: Views, rows: Int[np.ndarray, " row"] | Non
         reason = str(error) or type(error).__name__
         if not isinstance(error, AttackError):
             reason = f"{type(error).__name__}: {reason}"
+        reason = without_records(reason, views.records)
         return Scored(chosen, None, reason=reason, seconds=time.perf_counter() - began)
     return Scored(chosen, scores, "", used, details, passes, time.perf_counter() - began, variants=variants)
 

@@ -69,6 +69,17 @@ def _cannot_write(path: Path, error: OSError) -> StoreError:
     )
 
 
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Turns what libraries raise when they cannot write into a StoreError."""
+    try:
+        yield
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    except SafetensorError as error:
+        raise _cannot_write(path, OSError(str(error))) from error
+
+
 class Store:
     """A run directory (or none: everything then stays in memory)."""
 
@@ -97,6 +108,8 @@ class Store:
                 found=error.strerror or str(error),
             ) from error
         try:
+            for left in self.folder.rglob(".*.tmp"):  # of a process that was killed while it wrote
+                left.unlink(missing_ok=True)
             yield self
         finally:
             lock.release()
