@@ -15,6 +15,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -34,32 +35,59 @@ _ATTACKS = (
 _VOLATILE = {"created", "seconds", "views", "config", "families"}  # clocks, and the name of the folder
 
 
-def begin(files: Path, out: Path) -> ForkServerProcess:
-    """The audit as a process."""
-    flags = {
+def flags_of(files: Path) -> dict[str, object]:
+    """The audit of the part of the demo's records."""
+    return {
         "--model": files / "finetuned",
         "--reference": files / "base",
         "--members": files / "some-members.jsonl",
         "--nonmembers": files / "some-nonmembers.jsonl",
-        "--out": out,
         "--attacks": _ATTACKS,
         "--fprs": "0.05",
         "--program-permutations": "1",
         "--max-tokens": "64",
     }
-    arguments = [str(part) for flag in flags.items() for part in flag]
-    process = _PROCESSES.Process(target=_audit, args=(["audit", *arguments],))
+
+
+def begin(flags: Mapping[str, object], out: Path) -> ForkServerProcess:
+    """The audit as a process."""
+    arguments = [str(part) for flag in {**flags, "--out": out}.items() for part in flag]
+    process = _PROCESSES.Process(target=_audit, args=(["audit", *arguments], out.with_suffix(".log")))
     process.start()
     return process
 
 
-def _audit(arguments: list[str]) -> None:
+def _audit(arguments: list[str], log: Path) -> None:
     from repromia.cli import main
 
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+    told = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(told, 1)
+    os.dup2(told, 2)
     main(arguments)
+
+
+def endure(flags: Mapping[str, object], out: Path, *, kills: int, seed: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """For each audit that ended in spite of kills: how many there were so far, and what differs from the calm one."""
+    started = time.perf_counter()
+    calm = begin(flags, out / "calm")
+    calm.join()
+    if calm.exitcode != 0:
+        sys.exit(f"The undisturbed audit did not end well: {out / 'calm.log'}")
+    longest = time.perf_counter() - started
+    moments, killed, finished = random.Random(seed), 0, 0  # noqa: S311 -- moments of kills
+    while True:
+        folder = out / f"killed-{finished}"
+        process = begin(flags, folder)
+        process.join(moments.uniform(0.1, longest) if killed < kills else None)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            killed += 1
+            continue
+        finished += 1
+        yield killed, [f"exit code {process.exitcode}"] if process.exitcode else differences(out / "calm", folder)
+        if killed >= kills:
+            return
 
 
 def differences(calm: Path, killed: Path) -> list[str]:
@@ -90,29 +118,12 @@ def main() -> None:
     for side in ("members", "nonmembers"):
         lines = (given.out / f"{side}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         (given.out / f"some-{side}.jsonl").write_text("".join(lines[: given.records]), encoding="utf-8")
-    started = time.perf_counter()
-    calm = begin(given.out, given.out / "calm")
-    calm.join()
-    if calm.exitcode != 0:
-        sys.exit("The undisturbed audit did not end well.")
-    longest = time.perf_counter() - started
-    print(f"undisturbed: {longest:.0f} s", flush=True)
-    moments, kills, finished, differing = random.Random(given.seed), 0, 0, 0  # noqa: S311 -- moments of kills
-    while True:
-        folder = given.out / f"killed-{finished}"
-        process = begin(given.out, folder)
-        process.join(moments.uniform(0.1, longest) if kills < given.kills else None)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            kills += 1
-            continue
-        found = [f"exit code {process.exitcode}"] if process.exitcode else differences(given.out / "calm", folder)
-        finished, differing = finished + 1, differing + bool(found)
-        print(f"finished after {kills} kills: {found or 'the same to the last bit'}", flush=True)
-        if kills >= given.kills:
-            break
-    print(f"{kills} kills, {finished} audits finished, {differing} of them differ")
+    outcomes = []
+    for killed, found in endure(flags_of(given.out), given.out, kills=given.kills, seed=given.seed):
+        outcomes.append(found)
+        print(f"finished after {killed} kills: {found or 'the same to the last bit'}", flush=True)
+    differing = sum(bool(found) for found in outcomes)
+    print(f"{given.kills} kills, {len(outcomes)} audits finished, {differing} of them differ")
 
 
 if __name__ == "__main__":
