@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -124,8 +124,15 @@ class Judge:
             method="threshold from select; Clopper-Pearson on both rates, jointly 95 %",
         )
 
-    def gain(self, role: str, attack: tuple[str, Scores], over: tuple[str, Scores]) -> Gain:
-        """Paired difference of two score arrays (all records) on eval."""
+    def gain(
+        self,
+        role: str,
+        attack: tuple[str, Scores],
+        over: tuple[str, Scores],
+        *,
+        at_fpr: Mapping[float, tuple[str, Scores]] | None = None,
+    ) -> Gain:
+        """Paired difference of two score arrays (all records) on eval. at_fpr: what TPR is compared with instead."""
         (name, scores), (other_name, other) = attack, over
         own, base = scores[self.eval_rows], other[self.eval_rows]
         ours, theirs = self.statistics(name, own), self.statistics(other_name, base)
@@ -133,20 +140,42 @@ class Judge:
         area = (
             percentile(ours.auc - theirs.auc, difference) if self.grouped else delong_difference(own, base, self.member)
         )
-        tprs = [
-            (
-                fpr,
-                percentile(
-                    ours.tpr[at] - theirs.tpr[at],
-                    tpr_at_fpr(own, self.member, fpr) - tpr_at_fpr(base, self.member, fpr),
-                ),
-            )
-            for at, fpr in enumerate(self.fprs)
-            if fpr * (~self.member).sum() >= 1
-        ]
+        tprs, rivals = [], []
+        for at, fpr in enumerate(self.fprs):
+            if fpr * (~self.member).sum() < 1:
+                continue
+            rival, its = (at_fpr or {}).get(fpr, over)
+            its = its[self.eval_rows]
+            found = tpr_at_fpr(own, self.member, fpr) - tpr_at_fpr(its, self.member, fpr)
+            tprs.append((fpr, percentile(ours.tpr[at] - self.statistics(rival, its).tpr[at], found)))
+            rivals += [(fpr, rival)] if rival != other_name else []
         return Gain.model_validate(
-            {"attack": name, "over": other_name, "role": role, "auc": area, "tpr_at_fpr": tuple(tprs)}
+            {
+                "attack": name,
+                "over": other_name,
+                "role": role,
+                "auc": area,
+                "tpr_at_fpr": tuple(tprs),
+                "over_at_fpr": tuple(rivals),
+            }
         )
+
+    def sharpest(self, rows: Sequence[AttackResult], scores: Mapping[str, Scores]) -> dict[float, tuple[str, Scores]]:
+        """For each FPR the row with the highest TPR on select; among equals the higher AUC there, then the name.
+
+        The best by AUC may be a vote, whose many equal scores name nobody at a low FPR: no fair rival there.
+        """
+        label = self.roles.select.member
+        known = [(row, scores[row.name]) for row in rows if row.select_auc is not None and row.name in scores]
+        found = {}
+        for fpr in self.fprs if known else ():
+            order = [
+                (-tpr_at_fpr(one[self.select_rows], label, fpr), -(row.select_auc or 0.0), row.name, at)
+                for at, (row, one) in enumerate(known)
+            ]
+            row, one = known[min(order)[3]]
+            found[fpr] = (row.name, one)
+        return found
 
 
 def all_records(roles: Roles) -> Records:

@@ -29,8 +29,9 @@ def paired_gains(
     rivals: the same-supervision row that a head must beat, where it is not `same_supervision`.
     """
     gains: list[Gain] = []
-    passive = best_on_select([row for row in rows if row.kind == "passive"])
-    with_reference = best_on_select([row for row in rows if row.kind in ("passive", "reference")])
+    plain, with_reference = (
+        [row for row in rows if row.kind in kinds] for kinds in (("passive",), ("passive", "reference"))
+    )
     specs = {one.name: one for one in chosen}
     for row in rows:
         if row.name not in scores:
@@ -38,9 +39,7 @@ def paired_gains(
         own = (row.name, scores[row.name])
         if row.kind == "reprogrammed":
             rival = rivals.get(row.name) or SAME_SUPERVISION
-            plain = with_reference if "reference" in row.needs else passive
-            if plain is not None:
-                gains.append(judge.gain("best_passive", own, (plain.name, scores[plain.name])))
+            gains += _over_passive(own, with_reference if "reference" in row.needs else plain, scores, judge)
             if rival in scores:
                 gains.append(judge.gain("same_supervision", own, (rival, scores[rival])))
             one = specs.get(row.name)
@@ -53,6 +52,17 @@ def paired_gains(
             best = max(blind, key=lambda one: one.cross_validated_auc.estimate).fitted.name
             gains.append(judge.gain("blind", own, (best, scores[best])))
     return gains
+
+
+def _over_passive(
+    own: tuple[str, Scores], passive: Sequence[AttackResult], scores: dict[str, Scores], judge: Judge
+) -> list[Gain]:
+    """Over the passive attack that is best on select: by AUC, and for the TPR at each FPR by that TPR."""
+    best = best_on_select(passive)
+    if best is None:
+        return []
+    over, at_fpr = (best.name, scores[best.name]), judge.sharpest(passive, scores)
+    return [judge.gain("best_passive", own, over, at_fpr=at_fpr)]
 
 
 def probe_families(

@@ -88,13 +88,17 @@ class AttackResult(Figures):
 
 
 class Gain(Figures):
-    """Paired difference of two rows on the same eval records: `attack` minus `over`."""
+    """Paired difference of two rows on the same eval records: `attack` minus `over`.
+
+    over_at_fpr: (fpr, row) where the TPR is compared with another row than the AUC, the best at that FPR on select.
+    """
 
     attack: str
     over: str
     role: Literal["best_passive", "same_supervision", "blind", "identity", "null_target"]
     auc: Estimate
     tpr_at_fpr: tuple[tuple[float, Estimate], ...] = ()  # (fpr, gain)
+    over_at_fpr: tuple[tuple[float, str], ...] = ()
 
 
 class NullRow(Figures):

@@ -225,7 +225,7 @@ def _gain_row(gain: Gain, fprs: Sequence[float]) -> _GainRow:
     at = dict(gain.tpr_at_fpr)
     return _GainRow(
         gain=gain,
-        over_words=words.GAIN_WORDS[gain.role],
+        over_words=words.over_words(gain),
         auc=words.gain_words(gain.auc),
         reading=words.gain_reading(gain.auc),
         tprs=tuple(words.gain_words(at[fpr], points=True) if fpr in at else "not measured" for fpr in fprs),

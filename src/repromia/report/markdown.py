@@ -136,7 +136,7 @@ def _thresholds(result: AuditResult) -> list[str]:
 
 def _gains(result: AuditResult) -> str:
     lines = [
-        [escaped(one.attack), escaped(one.over), words.GAIN_WORDS[one.role], words.gain_words(one.auc)]
+        [escaped(one.attack), escaped(one.over), escaped(words.over_words(one)), words.gain_words(one.auc)]
         for one in result.gains
     ]
     return _table(["Attack", "Over", "Which is", "AUC"], lines, empty="No differences were measured.")

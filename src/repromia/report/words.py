@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from repromia.report.vocabulary import vocabulary
-from repromia.result import AttackResult, AuditResult, Estimate, Kind, TprAtFpr
+from repromia.result import AttackResult, AuditResult, Estimate, Gain, Kind, TprAtFpr
 
 WHICH_BOUND: Final = (
     "The bound to name is the first, of one training run: it holds whatever records do to each other. The others hold "
@@ -68,6 +68,12 @@ def excerpt(text: str, *, length: int = 300) -> str:
     """The first `length` characters on one line, with nothing in them hidden."""
     cut = text[:length].replace("\r\n", "\n").replace("\n", " ↵ ").replace("\t", " ⇥ ")
     return visible(cut) + (" … (cut)" if len(text) > length else "")
+
+
+def over_words(gain: Gain) -> str:
+    """What a difference is over; names the row that the TPR is compared with where it is another."""
+    rivals = [f"; TPR at {fpr_words(fpr)} FPR over {name}, the best there" for fpr, name in gain.over_at_fpr]
+    return GAIN_WORDS[gain.role] + "".join(rivals)
 
 
 def percent(share: float) -> str:
