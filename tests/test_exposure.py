@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,18 @@ def test_nobody_is_named_by_chance_and_the_least_is_said() -> None:
     flat = exposure(np.zeros(2 * SIZE), MEMBER)
     assert (flat.p_value == 1).all()
     assert "takes 10 of 300 members" in flat.sentence()
+    few = exposure(np.zeros(2 * SIZE), np.arange(2 * SIZE) >= 5)
+    assert "5 non-members are too few for 595 members" in few.sentence()
+
+
+@pytest.mark.parametrize("groups", [None, [f"g{row // 2}" for row in range(2 * SIZE)]])
+def test_as_many_as_the_sentence_says_are_named_and_one_less_is_not(groups: list[str] | None) -> None:
+    said = exposure(np.zeros(2 * SIZE), MEMBER, groups).sentence()
+    least = int(re.findall(r"takes (\d+) of 300", said)[0])
+    for count in (least, least - 1):
+        scores = np.zeros(2 * SIZE)
+        scores[:count] = 1.0
+        assert len(exposure(scores, MEMBER, groups).named(0.1)) == (count if count == least else 0)
 
 
 def test_a_slice_that_leaks_more_is_flagged_and_an_easy_one_is_not() -> None:

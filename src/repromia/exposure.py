@@ -32,7 +32,8 @@ class Exposure:
     p_value: of members against all non-members, of non-members against the others; records of the own group are left
     out. q_value: of members, the least rate of false discoveries at which the record is named; 1 for non-members, who
     are never named. expected_false_alarms: of members, how many of them would score at least as high if the model had
-    kept nothing of any; NaN for non-members. grouped: whether some group holds several records.
+    kept nothing of any; NaN for non-members. grouped: whether some group holds several records. voters: non-members (or
+    groups of them) that each have a vote.
     """
 
     scores: Float[np.ndarray, " record"]
@@ -41,6 +42,7 @@ class Exposure:
     q_value: Float[np.ndarray, " record"]
     expected_false_alarms: Float[np.ndarray, " record"]
     grouped: bool
+    voters: int
 
     def named(self, rate: float = 0.1) -> Int[np.ndarray, " named"]:
         """Rows of the members named when at most `rate` of the names are expected to be wrong, most exposed first."""
@@ -58,13 +60,12 @@ class Exposure:
                 "expected to be there by chance."
             )
         none = f"No single member can be named at {rate:.0%} false discoveries."
-        if self.grouped:
-            return none
-        least = int(np.ceil(members / (rate * (1 + nonmembers)) - 1e-9))
-        return (
-            f"{none} With {nonmembers} non-members that takes {least} of {members} members above all of them: fewer "
-            "would go unseen."
-        )
+        dependent = float(np.sum(1 / np.arange(1, members + 1))) if self.grouped else 1.0
+        least = int(np.ceil(members * dependent / (rate * (1 + self.voters)) - 1e-9))
+        among = f"{self.voters} groups of non-members" if self.grouped else f"{nonmembers} non-members"
+        if least > members:
+            return f"{none} Nobody could be, whatever the model kept: {among} are too few for {members} members."
+        return f"{none} With {among} that takes {least} of {members} members above all of them: fewer would go unseen."
 
 
 def exposure(
@@ -92,7 +93,8 @@ def exposure(
     q_values, alarms = np.ones(scores.size), np.full(scores.size, np.nan)
     q_values[member] = false_discovery_control(p_values[member], method="by" if grouped else "bh")
     alarms[member] = p_values[member] * int(member.sum())
-    return Exposure(scores, member, p_values, q_values, alarms, grouped)
+    voters = len(np.unique(group[~member]))
+    return Exposure(scores, member, p_values, q_values, alarms, grouped, voters)
 
 
 def _p_values(
