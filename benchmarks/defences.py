@@ -94,16 +94,16 @@ def language(out: Path) -> Case:
 
 
 def diffusion(out: Path) -> Case:
-    """The demo's denoiser of handwritten digits, 500 members."""
-    from repromia.demo.denoiser import train_denoiser
-    from repromia.demo.diffusion import MEMBERS, RECIPE, handwritten_digits
+    """A small denoiser of handwritten digits of 8 x 8 pixels, 300 members."""
+    from repromia.demo.denoiser import Recipe, train_denoiser
+    from repromia.demo.diffusion import handwritten_digits
 
     images = handwritten_digits()
     images = images[np.random.default_rng(SEED).permutation(len(images))]
-    pipeline, _ = train_denoiser(images[:MEMBERS], RECIPE, seed=SEED)
-    records = repromia.load_records(images[:MEMBERS], images[MEMBERS : 2 * MEMBERS])
-    learned = "reprogram:steps=10"
-    attacks = ("passive", "probe_bank", learned)
+    pipeline, _ = train_denoiser(images[:300], Recipe(1000, rate=2e-3, channels=(16, 32), ema=0.0), seed=SEED)
+    records = repromia.load_records(images[:300], images[300:600])
+    learned = "reprogram:steps=5:per_class=50"
+    attacks = ("sima:t=30+80", "pia:t=100", "probe_bank:t=30+80", learned)
     target = repromia.diffusion_model(pipeline)
     return Case(target, records, BY_NOISE, attacks, learned, ("error", _error))
 

@@ -191,7 +191,7 @@ def audited(kind: str, drawn: Path, place: Path, seed: int) -> AuditResult:
         given = {"model": build, "weights": weights, "class_field": "folder", "attacks": ("default",)}
     else:
         sides = drawn / "members.jsonl", drawn / "nonmembers.jsonl"
-        attacks = ("passive", "probe_bank:preset=text_only")
+        attacks = ("loss", "min_k", "min_k_plus_plus", "reference", "ez_mia", "probe_bank:programs=lower_case")
         given = {"model": str(place), "base": str(SHARED / "stories260k"), "attacks": attacks}
     config = AuditConfig(
         members=sides[0],

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import json
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from repromia.records import LabelledRecords, Records
 from repromia.result import AuditResult, EpsilonFigures
 from repromia.roles import assign_roles
 from repromia.split import SplitOptions, split
+from repromia.training import train
+from small import SmallModels
 
 
 def _drawn(folder: Path, holdout: float = 0.5) -> LabelledRecords:
@@ -135,6 +139,27 @@ def test_records_of_one_unit_of_the_draw_share_a_role() -> None:
     name = dict(zip(ids, units, strict=True))
     held = [{name[one] for one in part.ids} for part in (roles.fit.records, roles.select.records, roles.eval)]
     assert sum(map(len, held)) == 300
+
+
+def test_canaries_are_measured_apart(models: SmallModels, tmp_path: Path) -> None:
+    """A model trained on the drawn members: planted strings stand out. Only the manifest tells which they are."""
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text("".join(json.dumps({"text": one}) + "\n" for one in [*models.members, *models.nonmembers]))
+    manifest = split(pool, tmp_path / "drawn", SplitOptions(canaries=200, canary_template="The code is {canary}."))
+    records = repromia.load_records(*(str(tmp_path / "drawn" / f"{one}.jsonl") for one in ("members", "nonmembers")))
+    target = copy.deepcopy(models.base)
+    target.model.requires_grad_(True)
+    train(target.model, target.encoder, records.members().texts(), epochs=6, learning_rate=2e-3, batch=16)
+    audit = partial(repromia.audit, target, records, attacks=("loss",), fprs=(0.05,), bootstrap=200, controls=False)
+    found = audit(manifest=str(tmp_path / "drawn"))
+    canaries = [one for one in found.slices if (one.name, one.value) == ("canary", "planted")]
+    assert len(canaries) == 1
+    assert canaries[0].auc is not None
+    assert canaries[0].auc.low > 0.5
+    inserted = sum(one.inserted for one in manifest.canaries)
+    assert 10 < canaries[0].n_members < inserted  # those of eval
+    assert found.epsilon.status == "measured"
+    assert not [one for one in audit().slices if one.name == "canary"]
 
 
 def _exit(arguments: list[str]) -> int:

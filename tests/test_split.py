@@ -20,6 +20,7 @@ from rich.console import Console
 from scipy.stats import binom, chi2
 
 from repromia.class_records import read_class_records
+from repromia.duplicates import remove_duplicates
 from repromia.epsilon import Labelled, by_group
 from repromia.errors import ConfigError, RecordsError, StoreError
 from repromia.manifest import NAME, check_manifest, coin, draw, read_manifest
@@ -318,6 +319,19 @@ def test_canaries(tmp_path, ending):
     other = split(data, tmp_path / "other", replace(options, seed=5))
     assert {one.digest for one in other.canaries}.isdisjoint(one.digest for one in manifest.canaries)
     assert not any("remember" in part.read_text() for part in (tmp_path / "out").glob("*.json"))
+
+
+def test_canaries_that_an_audit_would_leave_out_as_duplicates_are_refused(tmp_path):
+    data = written(tmp_path, ".jsonl")
+    words = " ".join(f"word{at}" for at in range(27))
+    with pytest.raises(RecordsError, match="near-duplicates of each other"):
+        split(data, tmp_path / "long", SplitOptions(canaries=4, canary_template=f"{words} twice {{canary}}"))
+    assert not (tmp_path / "long").exists()
+    split(
+        data, tmp_path / "short", SplitOptions(canaries=4, canary_template=" ".join(words.split()[:15]) + " {canary}")
+    )
+    kept, _ = remove_duplicates(audited(data, tmp_path / "short"))
+    assert sum("word3" in text for text in kept.records.texts()) == 4
 
 
 def test_canaries_among_groups_are_groups_of_their_own(tmp_path):

@@ -89,8 +89,9 @@ class Draw:
 class DrawVerdict:
     """Whether the audited membership is what the manifest drew, and in words why (not).
 
-    units: of each audited record, as `repromia.epsilon.by_group` takes them; empty where not randomised. complete:
-    whether every drawn record is audited; a selection that looked at membership would spoil the coins.
+    units: of each audited record, as `repromia.epsilon.by_group` takes them; planted: whether it is a canary; both
+    empty where not randomised. complete: whether every drawn record is audited; a selection that looked at membership
+    would spoil the coins. canaries: how many of them are audited.
     """
 
     randomised: bool
@@ -100,6 +101,7 @@ class DrawVerdict:
     kind: Literal["record", "group"]
     units: tuple[str, ...]
     canaries: int
+    planted: tuple[bool, ...] = ()
 
 
 def coin(seed: int, unit: str) -> float:
@@ -171,6 +173,7 @@ def compare(manifest: Manifest, labelled: LabelledRecords) -> DrawVerdict:
     sides = manifest.sides()
     reason = _objection(manifest, digests, labelled.member)
     complete = set(digests) == set(sides)
+    made_up = {one.digest for one in manifest.canaries}
     if not reason:
         left_out = "" if complete else f"; {len(set(sides) - set(digests))} drawn ones are not audited"
         agreed = f"all {len(digests)} records are on the side that was drawn with seed {manifest.seed}{left_out}"
@@ -181,7 +184,8 @@ def compare(manifest: Manifest, labelled: LabelledRecords) -> DrawVerdict:
         holdout=manifest.holdout,
         kind=manifest.kind,
         units=() if reason else tuple(manifest.unit(digest) for digest in digests),
-        canaries=len({one.digest for one in manifest.canaries} & set(digests)),
+        canaries=len(made_up & set(digests)),
+        planted=() if reason else tuple(digest in made_up for digest in digests),
     )
 
 

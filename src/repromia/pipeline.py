@@ -26,7 +26,7 @@ from repromia.programs import Binding, Identity, Target, has_weights, only_label
 from repromia.programs.registry import plan_for, plans
 from repromia.progress import each
 from repromia.provenance import versions
-from repromia.randomised import drawn_by_lot, epsilon_figures, whole_units
+from repromia.randomised import canary_kinds, drawn_by_lot, epsilon_figures, whole_units
 from repromia.records import LabelledRecords, Records, joined, matched
 from repromia.result import (
     AttackResult,
@@ -155,7 +155,7 @@ def run_audit(
     named = headline.name if headline else ""
     epsilon = epsilon_figures(drawn, labelled, duplicates.repeated, judge, (named, known), settings.delta)
     with progress.step("kinds of records", None):
-        sliced = slice_figures(named, known, judge, categories or {})
+        sliced = slice_figures(named, known, judge, canary_kinds(drawn, labelled) | dict(categories or {}))
     null, null_scores = _null(chosen, (reference, null_reference), where, judge, settings)
     rivals = {one.name: one.rival for one in supervised} | {name: rival for name, _, rival in transferred}
     with progress.step("paired differences", None):

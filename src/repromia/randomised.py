@@ -46,6 +46,14 @@ def whole_units(
     return LabelledRecords(tied, kept.member), units
 
 
+def canary_kinds(drawn: DrawVerdict | None, labelled: LabelledRecords) -> dict[str, dict[str, str]]:
+    """Canaries as a kind of records to measure apart (`repromia.categories`); empty where none are audited."""
+    if drawn is None or not any(drawn.planted):
+        return {}
+    told = ("planted" if one else "not planted" for one in drawn.planted)
+    return {"canary": dict(zip(labelled.records.ids, told, strict=True))}
+
+
 def epsilon_figures(
     drawn: DrawVerdict | None,
     labelled: LabelledRecords,

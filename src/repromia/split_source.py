@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from base64 import b32encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from repromia import class_records, readers
+from repromia.duplicates import find_duplicates
 from repromia.errors import ConfigError, RecordsError
 from repromia.picture_tables import FILE, holds_pictures, read_image_rows
 from repromia.picture_values import image_value, picture_of
 from repromia.readers import fields_of, has_field, names_of
-from repromia.records import Content
+from repromia.records import Content, LabelledRecords, Records
 from repromia.rows import Table, read_rows
 
 PLACEHOLDER = "{canary}"
@@ -114,6 +118,20 @@ def _read_images(data: str, options: SplitOptions) -> Source:
     return Source(table, tuple(contents), groups, Path(data) if folder else None)
 
 
+def _refuse_alike(canaries: Sequence[str]) -> None:
+    """Raises RecordsError for canaries that an audit would leave out as near-duplicates of each other."""
+    names = tuple(map(str, range(len(canaries))))
+    labelled = LabelledRecords(Records(names, tuple(canaries), names), np.zeros(len(canaries), dtype=np.bool_))
+    alike = len(np.unique(find_duplicates(labelled).near))
+    if alike:
+        raise RecordsError(
+            "the canaries would be near-duplicates of each other, and no audit could measure them",
+            expected=f"a template in which {PLACEHOLDER} (six words) is a good part of the text",
+            found=f"{alike} of {len(canaries)} canaries like another one",
+            hint="shorten the template to at most 15 words",
+        )
+
+
 def with_canaries(source: Source, options: SplitOptions) -> tuple[Source, range]:
     """The source with canaries at its end, and their positions. Raises RecordsError for records that are no texts."""
     count = len(source.contents)
@@ -147,6 +165,7 @@ def with_canaries(source: Source, options: SplitOptions) -> tuple[Source, range]
     contents = (*source.contents, *texts)
     if len(set(contents[count:]) - set(source.contents)) != len(names):
         raise RecordsError("a canary says what a record says", hint="choose another seed or template")
+    _refuse_alike(texts)
     return Source(grown, contents, groups, None), range(count, len(contents))
 
 
