@@ -2,11 +2,12 @@
 
     python -m benchmarks.classifier_speed             all of it
     python -m benchmarks.classifier_speed workers 3   16 shadows on Ray by 1 and 2 workers in turn, 3 times
+    python -m benchmarks.classifier_speed workers 3 4    the same with 4 shadows
     python -m benchmarks.classifier_speed memory      4, 16 and 32 shadows in this process
 
-A process each. Wall seconds without the start of Ray; memory is the peak of the process, of which training one model
-is a constant part; load is the machine's average of the minute before: other work on it slows two workers more than
-one.
+A process each. Wall seconds without the start of Ray; processor: seconds that the workers computed, which other work
+on the machine does not change; memory is the peak of the process, of which training one model is a constant part;
+load is the machine's average of the minute before. Wall seconds mean little where it is not near 0.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 
 RECORDS = 1500
 SHADOWS = 16
+UNITS = ("ray::_on_node", "ray::IDLE")  # names of processes that run units
 COUNTS = (4, 16, 32)
 
 
@@ -67,7 +69,17 @@ def shadows(count: int, workers: int) -> dict[str, float]:
     made = TrainedShadows(demo.train, wrap, count, classes=classes, cluster="ray" if workers else "local")
     began = time.perf_counter()
     made.signals(records, Store(None), Silent())
-    return {"seconds": round(time.perf_counter() - began, 1), "megabytes": round(peak(), 1)}
+    seconds = round(time.perf_counter() - began, 1)
+    return {"seconds": seconds, "processor": round(computed(), 1), "megabytes": round(peak(), 1)}
+
+
+def computed() -> float:
+    """Processor seconds of this process's Ray workers; of the process itself where there are none."""
+    import psutil
+
+    here = psutil.Process()
+    ours = [one for one in here.children(recursive=True) if one.name().startswith(UNITS)] or [here]
+    return float(sum(sum(one.cpu_times()[:2]) for one in ours))
 
 
 def peak() -> float:
@@ -84,14 +96,14 @@ def measured(*arguments: object) -> dict[str, float]:
     return {**json.loads(done.stdout.splitlines()[-1]), "load": round(load, 2)}
 
 
-def workers(repeats: int) -> None:
+def workers(repeats: int, models: int = SHADOWS) -> None:
     """One worker and two in turn, so that both meet the same load of the machine."""
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(repeats):
         for count, known in seconds.items():
-            found = measured("shadows", SHADOWS, count)
+            found = measured("shadows", models, count)
             known.append(found["seconds"])
-            print(f"{SHADOWS} shadows, Ray, {count} worker(s): {found}", flush=True)
+            print(f"{models} shadows, Ray, {count} worker(s): {found}", flush=True)
     each = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
     middle = {count: round(median(known), 1) for count, known in seconds.items()}
     print(f"median seconds {middle}; 1 worker / 2 workers: {round(median(each), 2)} of {[round(x, 2) for x in each]}")
@@ -112,8 +124,8 @@ def main() -> None:
             print(json.dumps(shadows(int(count), int(number))))
         case ["rmia"]:
             print(f"RMIA, 50,000 x 10,000: {measured('rmia')}")
-        case ["workers", *repeats]:
-            workers(int(repeats[0]) if repeats else 3)
+        case ["workers", *numbers]:
+            workers(*map(int, numbers or ["3"]))
         case ["memory"]:
             memory()
         case _:
