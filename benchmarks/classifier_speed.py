@@ -3,7 +3,7 @@
     python -m benchmarks.classifier_speed             all of it
     python -m benchmarks.classifier_speed workers 3   16 shadows on Ray by 1 and 2 workers in turn, 3 times
     python -m benchmarks.classifier_speed workers 3 4    the same with 4 shadows
-    python -m benchmarks.classifier_speed memory      4, 16 and 32 shadows in this process
+    python -m benchmarks.classifier_speed memory      4, 16 and 32 shadows without Ray
 
 A process each. Wall seconds without the start of Ray; processor: seconds that the workers computed, which other work
 on the machine does not change; memory is the peak of the process, of which training one model is a constant part;
