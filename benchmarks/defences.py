@@ -30,7 +30,7 @@ from repromia.signals import ClassSignals, TokenSignals
 SEED = 0
 BY_CLASS = ("", "rounding:digits=2", "top_k:k=3", "temperature:t=5", "noise:scale=1", "smoothing", "label_only")
 BY_TOKEN = ("", "rounding:digits=1", "top_k:k=20", "temperature:t=5", "noise:scale=1")
-BY_NOISE = ("", "rounding:digits=1", "noise:scale=0.1", "smoothing:spread=0.1:copies=4")  # of what a denoiser predicts
+BY_NOISE = ("", "rounding:digits=1", "noise:scale=0.1", "smoothing:spread=0.1:copies=2")  # of what a denoiser predicts
 BY_LABELS = "reprogram:answers=labels:per_class=100:steps=10"
 
 
