@@ -71,6 +71,7 @@ NOT_RUN = {
         "The model gives away": "printed by make demo",
     },
     "docs/start.md": {"make demo": "as in the README"},
+    "docs/diffusion.md": {"The model gives away": "printed by repromia demo diffusion"},
     "docs/classifiers.md": {"The model gives away": "printed by repromia demo classifier"},
     "docs/graphs.md": {"The model gives away": "printed by repromia demo graph"},
     "docs/cluster.md": {"repromia audit": "needs a cluster; test_cluster_asking.py audits files by two workers"},
