@@ -27,7 +27,9 @@ from repromia.result import AuditResult
 
 # Every audit is a process of its own, forked from one that has imported the libraries and done nothing else.
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["transformers.models.llama", "repromia.pipeline", "repromia.targets.load", __name__])
+_LIBRARIES = ("transformers.models.llama", "skops.io", "matplotlib.figure")
+_MODULES = ("pipeline", "report", "blind_tables", "targets.load", "targets.classifiers")
+_PROCESSES.set_forkserver_preload([*_LIBRARIES, *(f"repromia.{one}" for one in _MODULES), __name__])
 _ATTACKS = (
     "loss,zlib,min_k,reference,recall,wbc:reference=noise_and_repair/steps=8,"
     "probe_bank:programs=band/width=2+skipped_layers+lower_case"
@@ -68,6 +70,9 @@ def _audit(arguments: list[str], log: Path) -> None:
 
 def endure(flags: Mapping[str, object], out: Path, *, kills: int, seed: int = 0) -> Iterator[tuple[int, list[str]]]:
     """For each audit that ended in spite of kills: how many there were so far, and what differs from the calm one."""
+    first = _PROCESSES.Process(target=time.sleep, args=(0,))  # by which the libraries are imported
+    first.start()
+    first.join()
     started = time.perf_counter()
     calm = begin(flags, out / "calm")
     calm.join()

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
+import numpy as np
+import polars
 import pytest
+import skops.io
+from sklearn.datasets import load_breast_cancer
+from sklearn.ensemble import RandomForestClassifier
 
 from benchmarks.faults import endure
-from small import small_models
-
-ATTACKS = "loss,zlib,reference,probe_bank:programs=band/width=2+lower_case+noise_and_repair/steps=2"
-RECORDS = 110  # of each side
 
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """The audit of a small language model on disk."""
-    folder, models = tmp_path_factory.mktemp("files"), small_models()
-    for name, model in (("leaky", models.leaky), ("base", models.base)):
-        model.model.save_pretrained(folder / name)
-        model.tokenizer.save_pretrained(folder / name)
-    for name, texts in (("members", models.members), ("nonmembers", models.nonmembers)):
-        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts[:RECORDS])
-        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    """The audit of a forest on real rows, all on disk."""
+    folder, data = tmp_path_factory.mktemp("files"), load_breast_cancer()
+    order = np.random.default_rng(0).permutation(len(data.target))
+    sides = {"members": order[:150], "nonmembers": order[150:300]}
+    for name, side in sides.items():
+        rows = {f"feature{at}": data.data[side, at] for at in range(8)}
+        polars.DataFrame({**rows, "class": data.target[side]}).write_parquet(folder / f"{name}.parquet")
+    trained = sides["members"]
+    forest = RandomForestClassifier(n_estimators=5, random_state=0).fit(data.data[trained, :8], data.target[trained])
+    skops.io.dump(forest, folder / "forest.skops")
     return {
-        "--model": folder / "leaky",
-        "--reference": folder / "base",
-        "--members": folder / "members.jsonl",
-        "--nonmembers": folder / "nonmembers.jsonl",
-        "--attacks": ATTACKS,
+        "--model": folder / "forest.skops",
+        "--members": folder / "members.parquet",
+        "--nonmembers": folder / "nonmembers.parquet",
+        "--class-field": "class",
+        "--attacks": "loss,entropy",
         "--fprs": "0.05",
         "--bootstrap": "200",
-        "--max-tokens": "64",
     }
 
 
