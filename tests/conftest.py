@@ -8,12 +8,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by itself: on a busy machine workers would hardly run
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small models gain nothing, and two test runs would fight over cores
+
+# How fast an example runs is no property of the code; a busy machine must not fail a test.
+settings.register_profile("steady", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 install_import_hook(
     [
