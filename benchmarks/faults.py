@@ -29,7 +29,8 @@ from repromia.result import AuditResult
 _PROCESSES = multiprocessing.get_context("forkserver")
 _LIBRARIES = ("transformers.models.llama", "skops.io", "matplotlib.figure")
 _MODULES = ("pipeline", "report", "blind_tables", "targets.load", "targets.classifiers")
-_PROCESSES.set_forkserver_preload([*_LIBRARIES, *(f"repromia.{one}" for one in _MODULES), __name__])
+# Not this module: the first process has not this one's path, and would take the `benchmarks` that opacus installs.
+_PROCESSES.set_forkserver_preload([*_LIBRARIES, *(f"repromia.{one}" for one in _MODULES)])
 _ATTACKS = (
     "loss,zlib,min_k,reference,recall,wbc:reference=noise_and_repair/steps=8,"
     "probe_bank:programs=band/width=2+skipped_layers+lower_case"

@@ -107,6 +107,7 @@ def test_each_kind_is_counted(tmp_path: Path) -> None:
         "exact_within": 1,
         "near_within": 2,
         "unchecked": 0,
+        "repeated": ("m:2 again.tif", "m:3 smaller.png", "m:3.png"),
     }
 
 

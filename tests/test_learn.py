@@ -198,9 +198,10 @@ def binding_of(models: SmallModels, target: LanguageModel | None = None, *, long
 
 
 def test_there_is_no_place_for_eval_labels() -> None:
-    """memory holds what targets wrote and their copies, by the target's fingerprint."""
+    """memory holds what targets wrote and their copies, by the target's fingerprint; about: records, which have no
+    labels, and what models answer."""
     names = [one.name for one in fields(Binding)]
-    assert names == ["target", "fit", "select", "seed", "progress", "longest", "memory"]
+    assert names == ["target", "fit", "select", "seed", "progress", "longest", "memory", "about"]
 
 
 def test_what_was_used_is_recorded(models: SmallModels) -> None:

@@ -212,12 +212,13 @@ def _versions() -> dict[str, str]:
 def _result(ray: Any, unit: Unit, ready: Any) -> Any:
     try:
         found = ray.get(ready)
-    except ray.exceptions.RayTaskError as error:
-        raise named(unit.name, getattr(error, "cause", None) or error) from error
     except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(error, ray.exceptions.RayTaskError) and not isinstance(cause, ray.exceptions.RayError):
+            raise named(unit.name, cause or error) from error
         raise ClusterError(
             f"{unit.name} could not be finished: its workers died.",
-            found=said(error),
+            found=said(cause or error),
             hint="give the workers more memory, or start fewer of them; what is finished was stored",
         ) from error
     return _owned(found)
