@@ -22,7 +22,9 @@ from repromia.config import AuditConfig
 from repromia.errors import AttackError, ClusterError, TargetError
 from repromia.parts import Workers
 from repromia.programs import Binding, Fixed, Target
+from repromia.programs.learned_prompt import LearnedSoftPrompt
 from repromia.programs.registry import plan_for
+from repromia.programs.restarts import best_of_restarts
 from repromia.progress import Silent
 from repromia.records import LabelledRecords, Records, TableRow
 from repromia.run import audit_to_folder
@@ -139,6 +141,48 @@ def test_what_was_finished_before_a_stop_is_kept(case: tuple[Target, Records, st
 
 
 @dataclass(frozen=True)
+class Watched:
+    """A plan that says who learned, and may take its worker down once."""
+
+    log: str
+    dies: bool = False
+    restarts: int = 1
+    program: str = ""
+
+    def bind(self, binding: Binding) -> Any:
+        if self.restarts > 1:
+            return best_of_restarts(self, binding)
+        if self.dies and binding.seed and not Path(f"{self.log}.died").exists():
+            Path(f"{self.log}.died").touch()
+            os._exit(1)
+        with Path(self.log).open("a", encoding="utf-8") as file:
+            file.write(f"{os.getpid()} {id(binding.target)} {binding.seed}\n")
+        return LearnedSoftPrompt(length=3, steps=2).bind(binding)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_restarts_are_learned_by_workers_bit_for_bit(dies: bool, models: SmallModels, tmp_path: Path) -> None:
+    names = tuple(map(str, range(48)))
+    records = Records(names, (*models.members[:24], *models.nonmembers[:24]), names)
+    fit, select = (
+        LabelledRecords(records.take(rows), np.repeat([True, False], 12))
+        for rows in ([*range(12), *range(24, 36)], [*range(12, 24), *range(36, 48)])
+    )
+    found = []
+    for cluster in ("local", "ray", "ray"):
+        views = views_of(models.leaky, records, tmp_path / cluster, cluster)
+        views.binding = Binding(models.leaky, fit, select, 0, Silent(), 60)
+        found.append(views._bind(Watched(str(tmp_path / f"{cluster}.log"), dies and cluster == "ray", restarts=3)))
+    here, there, again = found
+    assert here.key == there.key == again.key
+    assert here.details == there.details == again.details
+    lines = lines_of(tmp_path / "ray.log")
+    assert sorted(seed for *_, seed in lines) == ["0", "10007", "20014"]
+    assert str(os.getpid()) not in {process for process, *_ in lines}
+    assert Path(tmp_path / "ray.log.died").exists() == dies
+
+
+@dataclass(frozen=True)
 class Unable(Fixed):
     """Fails on one part."""
 
@@ -199,7 +243,7 @@ def on_disk(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-ATTACKS = ("loss", "min_k", "lowercase", "reference", "reprogram:length=4:steps=1")
+ATTACKS = ("loss", "min_k", "lowercase", "reference", "reprogram:length=4:steps=1:restarts=2")
 
 
 def test_an_audit_from_files_is_the_same_on_workers(on_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def test_the_loss_falls(recipe: str, models: SmallModels) -> None:
 def test_what_is_kept_has_the_best_select_auc(models: SmallModels) -> None:
     learned = learn(models, QUICK["forgetting"])
     trace = learned.details["trace"]
-    assert [row["step"] for row in trace] == [0, 0, 1, 2, 3, 4]
+    assert [row["step"] for row in trace] == [-1, 0, 1, 2, 3, 4]
     assert trace[0]["select_auc"] == learned.details["identity_select_auc"]
     assert learned.details["select_auc"] == max(row["select_auc"] for row in trace)
     assert learned.details["select_auc"] > learned.details["identity_select_auc"]
@@ -138,7 +138,7 @@ def test_steps_that_break_the_model_are_never_kept(recipe: str, models: SmallMod
 
 def test_no_steps_keep_the_start_or_the_identity(models: SmallModels) -> None:
     learned = learn(models, replace(QUICK["forgetting"], steps=0))
-    assert [row["step"] for row in learned.details["trace"]] == [0, 0]
+    assert [row["step"] for row in learned.details["trace"]] == [-1, 0]
     start, identity = learned.details["trace"][1]["select_auc"], learned.details["identity_select_auc"]
     assert learned.details["kept"] == ("prompt" if start > identity else "identity")
 
@@ -171,13 +171,14 @@ def test_the_seed_decides(initialisation: str, models: SmallModels) -> None:
 
 
 def test_restarts_begin_elsewhere_and_the_best_is_kept(models: SmallModels) -> None:
-    once = learn(models, replace(QUICK["forgetting"], steps=1))
-    twice = learn(models, replace(QUICK["forgetting"], steps=1, restarts=2))
-    first, second = twice.details["trace"][1:3], twice.details["trace"][3:]
-    assert first == once.details["trace"][1:]
-    assert [row["restart"] for row in second] == [1, 1]
-    assert [row["select_auc"] for row in first] != [row["select_auc"] for row in second]
-    assert twice.details["select_auc"] >= once.details["select_auc"]
+    once, again = (LearnedSoftPrompt(length=6, steps=1, restarts=count).bind(binding_of(models)) for count in (1, 3))
+    found = again.details["restarts"]
+    assert found[0] == {"select_auc": once.details["select_auc"]}
+    assert len({one["select_auc"] for one in found}) == 3
+    assert again.details["select_auc"] == max(one["select_auc"] for one in found)
+    assert (again.used, again.seen) == (once.used, once.seen)
+    with pytest.raises(AttackError, match="restarts is at least 1"):
+        LearnedSoftPrompt(restarts=0).bind(binding_of(models))
 
 
 def test_at_most_so_many_records_a_class_are_used(models: SmallModels) -> None:
@@ -199,9 +200,9 @@ def binding_of(models: SmallModels, target: LanguageModel | None = None, *, long
 
 def test_there_is_no_place_for_eval_labels() -> None:
     """memory holds what targets wrote and their copies, by the target's fingerprint; about: records, which have no
-    labels, and what models answer."""
+    labels, and what models answer; spread: a function of other bindings."""
     names = [one.name for one in fields(Binding)]
-    assert names == ["target", "fit", "select", "seed", "progress", "longest", "memory", "about"]
+    assert names == ["target", "fit", "select", "seed", "progress", "longest", "memory", "about", "spread"]
 
 
 def test_what_was_used_is_recorded(models: SmallModels) -> None:

@@ -42,7 +42,6 @@ class Recipe:
     k: float = 0.2
     hard: float = 0.5
     bound: float = 0.0
-    restarts: int = 1
     per_class: int = 200
 
 
@@ -71,25 +70,23 @@ def learn_soft_prompt(
     seed: int,
     progress: Progress,
 ) -> Learned:
-    """Learn on fit; of identity and every step of every restart keep what has the best AUC on select."""
+    """Learn on fit; of identity and every step keep what has the best AUC on select."""
     fit = at_most(fit, recipe.per_class, seed)
     learner = _Learner(target, fit, select, recipe)
     best = np.zeros((0, target.embeddings.shape[1]), dtype=np.float32)
     best_auc = identity_auc = learner.select_auc(None)
-    trace: list[dict[str, float]] = [{"restart": -1, "step": 0, "select_auc": identity_auc}]
-    with progress.step("learning a soft prompt", recipe.restarts * (recipe.steps + 1)) as bar:
-        for restart in range(recipe.restarts):
-            generator = torch.Generator().manual_seed(seed * 1009 + restart)
-            prompt = _initial_prompt(target, fit.nonmembers(), recipe, generator)
-            update = _Update(recipe, float(target.embeddings.float().std()))
-            for step in range(recipe.steps + 1):
-                if step:
-                    prompt = _bounded(update(prompt, learner.gradient(prompt)), target, recipe.bound)
-                value = learner.select_auc(prompt)
-                trace.append({"restart": restart, "step": step, "select_auc": value})
-                if value > best_auc:
-                    best, best_auc = prompt.float().cpu().numpy(), value
-                bar.advance()
+    trace: list[dict[str, float]] = [{"step": -1, "select_auc": identity_auc}]
+    prompt = _initial_prompt(target, fit.nonmembers(), recipe, torch.Generator().manual_seed(1009 * seed))
+    update = _Update(recipe, float(target.embeddings.float().std()))
+    with progress.step("learning a soft prompt", recipe.steps + 1) as bar:
+        for step in range(recipe.steps + 1):
+            if step:
+                prompt = _bounded(update(prompt, learner.gradient(prompt)), target, recipe.bound)
+            value = learner.select_auc(prompt)
+            trace.append({"step": step, "select_auc": value})
+            if value > best_auc:
+                best, best_auc = prompt.float().cpu().numpy(), value
+            bar.advance()
     details = {
         "recipe": asdict(recipe),
         "identity_select_auc": identity_auc,

@@ -122,17 +122,12 @@ class Asking:
                 yield key, answer
 
     def _on_workers(self, shards: Sequence[Shard], what: str) -> Iterator[tuple[str, Asked]]:
-        target, gpu = self.target, getattr(getattr(self.target, "device", None), "type", "cpu") != "cpu"
+        target, gpu = self.target, on_gpu(self.target)
         if getattr(target, "classes", None) == ():  # known once it has answered, and the report names them
             shards[0].programs[0].ask(target, shards[0].part.take(range(min(COUNTED, len(shards[0].part)))))
         if target.modality == "language" and not gpu:  # shares nothing within a part
             shards = [one for whole in shards for one in whole.split()]
-        loader = self.workers.loaders.get(target.fingerprint)
-        replica = Replica(
-            target.fingerprint,
-            partial(_same, loader, target.fingerprint) if loader is not None else None,
-            _light(target) if loader is None else None,
-        )
+        replica = replica_of(target, self.workers)
         units = [
             Unit(
                 digest("shard", *shard.keys),
@@ -192,6 +187,19 @@ def ask_shard(target: Target, programs: Sequence[Program], part: Records, lenien
 
 def _asked_on_worker(target: Target, programs: tuple[Program, ...], part: Records, lenient: bool) -> _Shown:
     return _Shown(ask_shard(target, programs, part, lenient))
+
+
+def on_gpu(target: Target) -> bool:
+    """Whether a worker needs a GPU for it."""
+    return getattr(getattr(target, "device", None), "type", "cpu") != "cpu"
+
+
+def replica_of(target: Target, workers: Workers) -> Replica:
+    """The target as each worker has it: loaded there from its files, or sent."""
+    load = workers.loaders.get(target.fingerprint)
+    if load is None:
+        return Replica(target.fingerprint, None, _light(target))
+    return Replica(target.fingerprint, partial(_same, load, target.fingerprint))
 
 
 def _same(load: Callable[[], Target], fingerprint: str) -> Target:

@@ -12,12 +12,13 @@ from jaxtyping import Int
 from repromia.errors import AttackError, TargetError
 from repromia.frequencies import token_frequencies
 from repromia.parts import Asked, Asking, Workers
-from repromia.programs import Binding, Identity, Program, Target, TextTarget, identity_of, text_target
+from repromia.programs import Binding, Identity, Plan, Program, Target, TextTarget, identity_of, text_target
 from repromia.programs.prefixes import visible_texts
 from repromia.programs.registry import plan_for
 from repromia.programs.saved import Learned, dump_program, parse_program
 from repromia.progress import Progress
 from repromia.records import Records, content_digest
+from repromia.restarts import Restarts
 from repromia.signals import (
     DenoiseSignals,
     ForecastSignals,
@@ -165,20 +166,13 @@ class Views:
         return self.records, self.ask("target", self.program("augmented", {})), self.references()
 
     def _bind(self, plan: Any) -> Program:
-        binding = replace(self.binding, about=self._about)
+        spread = Restarts(self.store, self.workers, _program_key)
+        binding = replace(self.binding, about=self._about, spread=spread)
         if getattr(plan, "program", ""):  # a file that the user may change
             program: Program = plan.bind(binding)
             self._refuse_learned_on_eval(program)
             return program
-        key = digest(
-            "program",
-            code_digest(),
-            repr(plan),
-            binding.target.fingerprint,
-            binding.seed,
-            binding.longest,
-            [(role.records.digest(), role.member.tolist()) for role in (binding.fit, binding.select)],
-        )
+        key = _program_key(plan, binding)
         stored = self.store.get_json(key)
         if stored is not None:
             return parse_program(stored)
@@ -304,6 +298,19 @@ class Views:
     def cost_table(self) -> tuple[dict[str, Any], ...]:
         """What was asked and what it cost, in order."""
         return tuple(asdict(cost) for cost in self.costs)
+
+
+def _program_key(plan: Plan, binding: Binding) -> str:
+    """Of everything that decides what is learned."""
+    return digest(
+        "program",
+        code_digest(),
+        repr(plan),
+        binding.target.fingerprint,
+        binding.seed,
+        binding.longest,
+        [(role.records.digest(), role.member.tolist()) for role in (binding.fit, binding.select)],
+    )
 
 
 def passes_of(program: Program, answers: Sequence[Signals]) -> int:

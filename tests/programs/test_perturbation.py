@@ -220,7 +220,7 @@ def test_the_seed_decides(kept: Callable[..., Perturbation]) -> None:
 def test_labels_of_fit_and_select_are_all_there_is() -> None:
     """There is no place for eval labels in what a plan is given, nor in what is asked."""
     names = {one.name for one in fields(Binding)}
-    assert names == {"target", "fit", "select", "seed", "progress", "longest", "memory", "about"}
+    assert names == {"target", "fit", "select", "seed", "progress", "longest", "memory", "about", "spread"}
     assert not any(isinstance(getattr(views_of(target()), one.name), LabelledRecords) for one in fields(Views))
     assert "member" not in {one.name for one in fields(Records)}
 

@@ -22,7 +22,7 @@ def reprogram(
     step_size: float = 0.0,
     initialisation: str = "",
     bound: float = 0.0,
-    restarts: int = 0,
+    restarts: int = 1,
     per_class: int = 0,
     program: str = "",
 ) -> Scores:

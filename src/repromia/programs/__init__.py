@@ -114,7 +114,8 @@ class Binding:
     """What a plan may use to become a program: the target and labelled records that are not eval.
 
     memory: what programs of one audit share (samples of the target), by a key that names the target. about: all records
-    of the audit, and what the target and the reference models answer about them under the program `augmented`.
+    of the audit, and what the target and the reference models answer about them under the program `augmented`. spread:
+    binds a plan to several bindings of one target, by workers where the audit has some.
     """
 
     target: Target
@@ -125,6 +126,7 @@ class Binding:
     longest: int  # tokens of the longest record of any role: what a prefix must leave room for
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     about: Callable[[], About] | None = field(default=None, repr=False, compare=False)
+    spread: Callable[[Plan, Sequence[Binding]], list[Program]] | None = field(default=None, repr=False, compare=False)
 
 
 @runtime_checkable

@@ -25,6 +25,7 @@ from repromia.learn import at_most
 from repromia.metrics import auc
 from repromia.programs import Binding, Program, Target, at_least
 from repromia.programs.queries import Query, classifier_behind
+from repromia.programs.restarts import best_of_restarts
 from repromia.records import LabelledRecords, Records, content_digest
 from repromia.signals import ClassSignals, Scores
 from repromia.targets.classifier import Classifier
@@ -39,7 +40,8 @@ class LearnedFeaturePrompt:
 
     prompts: vectors that are mixed; 1: the same vector for all nodes. bound: largest length of a vector, in mean
     lengths of the nodes' features. recipe: contrast scores 2 s(x) - s(prompted x), paper scores s(prompted x); s is
-    the scaled logit. rate: of Adam, in units of the bound.
+    the scaled logit. rate: of Adam, in units of the bound. restarts: from other
+    random numbers; the best on select is kept.
     """
 
     learns: ClassVar[bool] = True
@@ -51,6 +53,7 @@ class LearnedFeaturePrompt:
     rate: float = 0.1
     per_class: int = 500
     program: str = ""
+    restarts: int = 1
 
     def applies(self, target: Target) -> bool:
         """Whether the target takes nodes and has gradients."""
@@ -58,6 +61,9 @@ class LearnedFeaturePrompt:
 
     def bind(self, binding: Binding) -> FeaturePrompt:
         """Learn it, or read it. Raises AttackError."""
+        if self.restarts != 1 and not self.program:
+            best: FeaturePrompt = best_of_restarts(self, binding)
+            return best
         if self.recipe not in RECIPES:
             raise AttackError(f"There is no recipe {self.recipe!r}.", expected=", ".join(RECIPES))
         at_least(1, prompts=self.prompts, steps=self.steps, per_class=self.per_class)

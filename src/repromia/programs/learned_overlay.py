@@ -31,6 +31,7 @@ from repromia.programs.overlay import (
     voted,
 )
 from repromia.programs.queries import classifier_behind
+from repromia.programs.restarts import best_of_restarts
 from repromia.records import LabelledRecords, content_digest
 from repromia.signals import Scores
 from repromia.targets.classifier import Classifier
@@ -52,6 +53,7 @@ class LearnedOverlay:
     of 1; cma for at most 512 weights. budget: most answers of the target about single records while learning, of fit
     and select together, plain and changed; no step that would exceed it is begun; 0: no limit.
     per_label: a change of its own for every class.
+    restarts: from other random numbers, each with the whole budget; the best on select is kept.
     length: tokens of the soft prompt that is learned for texts in its place (`LearnedClassPrompt`).
     """
 
@@ -69,6 +71,7 @@ class LearnedOverlay:
     program: str = ""
     length: int = 8
     per_label: bool = False
+    restarts: int = 1
 
     def applies(self, target: Target) -> bool:
         """Whether the target takes images, or texts as tokens of a module."""
@@ -77,6 +80,9 @@ class LearnedOverlay:
 
     def bind(self, binding: Binding) -> Overlay | ClassPrompt:
         """Learn it, or read it. Raises AttackError."""
+        if self.restarts != 1 and not self.program:
+            best: Overlay | ClassPrompt = best_of_restarts(self, binding)
+            return best
         self._check()
         if classifier_behind(binding.target).reader.kind == "text":
             return self._prompt().bind(binding)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from repromia.errors import AttackError
 from repromia.learn import RECIPES, Recipe, learn_soft_prompt
 from repromia.programs import Binding, Program, text_target, weights_of
+from repromia.programs.restarts import best_of_restarts
 from repromia.programs.saved import load_soft_prompt
 from repromia.programs.soft_prompt import SoftPrompt
 from repromia.records import content_digest
@@ -20,7 +21,8 @@ class LearnedSoftPrompt:
 
     recipe: "forgetting" or "paper". length (tokens), steps, step_size (of the standard deviation of the
     embedding matrix), initialisation, bound (largest norm of a prompt token, in mean embedding norms; 0: none),
-    restarts, per_class (fit records a class, at most): override the recipe where given (0 or "" keep it).
+    per_class (fit records a class, at most): override the recipe where given (0 or "" keep it). restarts: from other
+    prompts and records; the best on select is kept.
     program: a saved program to carry over, from a shadow model for example; nothing is learned then.
     """
 
@@ -32,7 +34,7 @@ class LearnedSoftPrompt:
     step_size: float = 0.0
     initialisation: str = ""
     bound: float = 0.0
-    restarts: int = 0
+    restarts: int = 1
     per_class: int = 0
     program: str = ""
 
@@ -42,13 +44,16 @@ class LearnedSoftPrompt:
             raise AttackError(f"There is no recipe {self.recipe!r}.", expected=f"one of {', '.join(sorted(RECIPES))}")
         given: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("length", "steps", "step_size", "initialisation", "bound", "restarts", "per_class")
+            for name in ("length", "steps", "step_size", "initialisation", "bound", "per_class")
             if getattr(self, name)
         }
         return replace(RECIPES[self.recipe], **given)
 
     def bind(self, binding: Binding) -> Program:
         """The learned, loaded or dropped (identity) prompt. Raises AttackError without weights."""
+        if self.restarts != 1 and not self.program:
+            best: Program = best_of_restarts(self, binding)
+            return best
         target = weights_of(binding.target, "LearnedSoftPrompt")
         if self.program:
             loaded = load_soft_prompt(Path(self.program))

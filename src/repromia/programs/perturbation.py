@@ -30,6 +30,7 @@ from repromia.programs.denoising import (
     noised,
     timesteps_of,
 )
+from repromia.programs.restarts import best_of_restarts
 from repromia.records import Records, content_digest
 from repromia.signals import DenoiseSignals
 
@@ -248,7 +249,8 @@ class LearnedPerturbation:
 
     where: input, state or noise. bound: largest value added, in 255ths of the pixel range (noise: in tenths of a
     standard deviation around a drawn one). recipe: contrast scores 2 s(x) - s(x + delta), paper scores s(x + delta),
-    s = -log of the mean squared deviation. Pairwise softplus, full-batch gradients, Adam.
+    s = -log of the mean squared deviation. Pairwise softplus, full-batch gradients, Adam. restarts: from other
+    random numbers; the best on select is kept.
     """
 
     where: str = "input"
@@ -260,9 +262,13 @@ class LearnedPerturbation:
     rate: float = 0.3
     per_class: int = 100
     program: str = ""
+    restarts: int = 1
 
     def bind(self, binding: Binding) -> Perturbation:
         """Learn it, or read it. Raises AttackError."""
+        if self.restarts != 1 and not self.program:
+            best: Perturbation = best_of_restarts(self, binding)
+            return best
         _way(self.where)
         if self.program:
             found = load_perturbation(Path(self.program))

@@ -30,6 +30,7 @@ def reprogram(
     program: str = "",
     length: int = 8,
     per_label: bool = False,
+    restarts: int = 1,
 ) -> Scores:
     """2 s(x) - s(changed x) (recipe=contrast) or s(changed x) (recipe=paper); options as of `LearnedOverlay`."""
     return 2 * figure(plain) - figure(probed) if recipe == "contrast" else figure(probed)

@@ -25,6 +25,7 @@ def reprogram(
     steps: int = 20,
     per_class: int = 100,
     program: str = "",
+    restarts: int = 1,
 ) -> Scores:
     """contrast: 2 s(x) - s(x under delta); paper: s(x under delta); s = -log of the mean squared deviation.
 

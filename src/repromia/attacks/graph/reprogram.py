@@ -24,6 +24,7 @@ def reprogram(
     rate: float = 0.1,
     per_class: int = 500,
     program: str = "",
+    restarts: int = 1,
 ) -> Scores:
     """2 s(x) - s(prompted x) (recipe=contrast) or s(prompted x) (recipe=paper), s the scaled logit; options as of
     `LearnedFeaturePrompt`. prompts=1 is GPF, more are GPF-plus."""
