@@ -359,7 +359,7 @@ def bench(
     cluster
         Where cells run: local, ray, or ray://host:port.
     list_all
-        Show all benchmarks, what is missing here, and how long each takes.
+        Show all benchmarks, what is missing here, and how long each takes; of those named, all that they state.
     dry_run
         Print the steps of a run and end.
     out

@@ -12,13 +12,14 @@ import pytest
 from rich.console import Console
 
 from repromia.benchmarks import find, registry
-from repromia.benchmarks.benchmark import PRESETS, Job
+from repromia.benchmarks.benchmark import PRESETS, DataFile, Job
 from repromia.benchmarks.command import Options, bench_command, list_command
 from repromia.benchmarks.denoisers import drawn
-from repromia.benchmarks.files import described, located, missing
+from repromia.benchmarks.files import described, is_hub_name, located, missing
 from repromia.errors import ConfigError
 
 NAMES = tuple(registry())
+HUB = Path("owner/name:split")
 WANTED = (
     *(f"wikimia-{words}" for words in (32, 64, 128, 256)),
     *("wikimia_recent-2024", "wikimia_recent-2025", "mimir-arxiv", "mimir-github", "bookmia", "arxivmia"),
@@ -51,6 +52,7 @@ def test_an_entry_says_where_from_what_and_what_is_against_it(name: str) -> None
     assert re.search(r"https?://|(GitHub|Hugging Face) [\w-]+/[\w-]+", one.source)
     assert all(len(file.sha256) in (0, 64) for layout in one.layouts for file in layout)
     assert all(len(file.archive_md5) in (0, 32) for layout in one.layouts for file in layout)
+    assert all(bool(file.unhashed) != bool(file.sha256 or file.archive_md5) for way in one.layouts for file in way)
     assert all(one.scale(preset).takes and one.scale(preset).attacks for preset in PRESETS)
 
 
@@ -135,6 +137,57 @@ def test_a_split_of_secmi_decides_who_is_a_member(tmp_path: Path) -> None:
     assert sides.members.shape == (750, 32, 32, 3)
     assert len(sides.nonmembers) == 750
     assert len(sides.others) == len(images.pixels) - images.trained
+
+
+TABLES = {one.name for one in registry().values() if one.modality == "language" and not one.name.startswith("mimir")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hub_is_asked_by_name_only_for_data_that_is_one_table(name: str, tmp_path: Path) -> None:
+    one = registry()[name]
+    if name in TABLES:
+        assert located(one, "owner/name:split") == ((DataFile("owner/name:split", "a dataset of a hub"), HUB),)
+        assert f"read {HUB}; " in said(name, data="owner/name:split")
+        with pytest.raises(ConfigError, match="The model of") as raised:
+            bench_command(Options((name,), preset="paper", data="owner/name", out=tmp_path / "out"))
+        assert "expected: --model with a folder or a hub id\n" in str(raised.value)
+        return
+    for options in (
+        Options((name,), data="owner/name", out=tmp_path),
+        Options((name,), data="owner/name", dry_run=True),
+    ):
+        with pytest.raises(ConfigError) as raised:
+            bench_command(options, Console(file=StringIO()))
+        told = str(raised.value)
+        assert "'owner/name', which is no folder here" in told
+        assert all(file.described in told for layout in one.layouts for file in layout)
+        assert one.source in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_there_is_no_name_of_a_hub() -> None:
+    assert is_hub_name("owner/name")
+    assert is_hub_name("swj0419/WikiMIA:WikiMIA_length64")
+    assert not any(
+        map(is_hub_name, ("", "data", "./data", "../data", "/data/sets", "data/sets/text", "tests/benchmarks"))
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_says_all_that_an_entry_states(name: str) -> None:
+    out, one = StringIO(), registry()[name]
+    assert list_command(Options((name,)), Console(file=out, width=60)) == 0
+    told = out.getvalue()
+    for part in (one.title, one.source, one.licence, one.protocol, one.target, *one.against, one.laptop.takes):
+        assert part in told
+    for file in (file for layout in one.layouts for file in layout):
+        assert f"{file.path} ({file.form}); " in told
+        assert (file.sha256 or file.archive_md5 or f"no hash: {file.unhashed}") in told
+    for figure in one.published:
+        assert f"{figure.attack} on {figure.on}: " in told
+        assert figure.source in told
+    assert ("none that we know of" in told) == (not one.published)
+    assert "runnable here at laptop: missing: " in told
 
 
 def test_a_family_is_found_by_the_first_part_of_its_name() -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 PresetName = Literal["smoke", "laptop", "paper"]
 PRESETS: tuple[PresetName, ...] = ("smoke", "laptop", "paper")
+NOT_HERE = "none of our figures is measured on it"
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,26 @@ class Published:
 @dataclass(frozen=True)
 class DataFile:
     """A file or folder under --data. form: how it must look; sha256: of the copy that ours were measured on;
-    archive_md5: of the archive in which its authors give it out, as they publish it."""
+    archive_md5: of the archive in which its authors give it out, as they publish it; unhashed: why there is neither."""
 
     path: str
     form: str
     sha256: str = ""
     archive_md5: str = ""
+    unhashed: str = ""
 
     @property
     def described(self) -> str:
         """Where it lies and how it must look."""
         archive = f"; MD5 of its archive {self.archive_md5}" if self.archive_md5 else ""
         return f"{self.path} ({self.form}{archive})"
+
+    @property
+    def hashed(self) -> str:
+        """The hash that a copy is compared by, or why there is none."""
+        known = {"sha256": self.sha256, "MD5 of its archive": self.archive_md5}
+        said = "; ".join(f"{kind} {value}" for kind, value in known.items() if value)
+        return said or f"no hash: {self.unhashed or 'none is stated'}"
 
 
 @dataclass(frozen=True)

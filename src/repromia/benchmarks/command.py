@@ -13,8 +13,9 @@ from rich.console import Console
 from repromia.attacks import choose
 from repromia.benchmarks import find, registry
 from repromia.benchmarks.benchmark import Benchmark, DataFile, Job, PresetName
+from repromia.benchmarks.card import card
 from repromia.benchmarks.cells import run_cells
-from repromia.benchmarks.files import FoundFile, described, located, missing
+from repromia.benchmarks.files import FoundFile, described, is_hub_name, located, missing
 from repromia.benchmarks.page import html, markdown
 from repromia.benchmarks.tables import Bench, BenchTable, cell_of, central_rows, failures, table_of
 from repromia.errors import ConfigError
@@ -149,24 +150,34 @@ def _default_model(benchmark: Benchmark, options: Options) -> str:
     place = Path(options.data) / name
     if place.is_dir():
         return str(place)
+    folder = "" if is_hub_name(options.data) else f", or the folder {str(place)!r}"
     raise ConfigError(
         f"The model of {benchmark.name!r} is not there.",
-        expected=f"--model with a folder or a hub id, or the folder {str(place)!r}",
+        expected=f"--model with a folder or a hub id{folder}",
         hint=benchmark.target,
     )
+
+
+def _layout(benchmark: Benchmark, data: str) -> tuple[tuple[DataFile, ...], list[str]]:
+    """The layout that a run would read, and which of its files are not there. Raises ConfigError."""
+    first = next(iter(benchmark.layouts), ())
+    if is_hub_name(data):
+        return tuple(one for one, _ in located(benchmark, data)), []
+    if not data or not Path(data).is_dir():
+        return first, []
+    complete = next((one for one in benchmark.layouts if not missing(one, Path(data))), None)
+    return (first, missing(first, Path(data))) if complete is None else (complete, [])
 
 
 def _show_steps(benchmark: Benchmark, options: Options, console: Console) -> None:
     """What a run would do, whether or not the data is there."""
     scale = benchmark.scale(options.preset)
-    layout = next(iter(benchmark.layouts), ())
-    absent: list[str] = []
-    if options.data and Path(options.data).is_dir():
-        complete = [one for one in benchmark.layouts if not missing(one, Path(options.data))]
-        layout, absent = (complete[0], []) if complete else (layout, missing(layout, Path(options.data)))
-    files = tuple(Path(options.data) / one.path for one in layout)
+    layout, absent = _layout(benchmark, options.data)
+    hub = is_hub_name(options.data)
+    root = Path("" if hub else options.data)
+    files = tuple(root / one.path for one in layout)
     named = benchmark.model_at(options.preset)
-    model = options.model or (str(Path(options.data) / named) if named and options.data else "")
+    model = options.model or (str(root / named) if named and options.data and not hub else "")
     job = Job(benchmark, options.preset, 0, files, Path("."), model, options.reference, options.attacks)
     forms = " and ".join(one.described for one in layout)
     lines = [
@@ -214,10 +225,16 @@ def _relative(folder: Path, out: Path) -> str:
 
 
 def list_command(options: Options, console: Console | None = None) -> int:
-    """All benchmarks: what is on disk under --data, what is missing, and how long a seed takes."""
+    """All benchmarks: what is on disk under --data, what is missing, and how long a seed takes; of those named, all
+    that they state."""
     from rich.table import Table
 
     console = console or Console()
+    for one in find(options.names):
+        for line in [*card(one), f"  runnable here at {options.preset}: {runnable(one, options)}"]:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if options.names:
+        return 0
     table = Table(title=f"Benchmarks (preset {options.preset})")
     for heading in ("name", "model of", "by lot", "runnable here", "a seed takes"):
         # a name is to be copied, a path to be read: nothing is cut off
@@ -227,6 +244,8 @@ def list_command(options: Options, console: Console | None = None) -> int:
             one.name, one.modality, "yes" if one.iid else "no", runnable(one, options), one.scale(options.preset).takes
         )
     console.print(table)
+    more = "repromia bench NAME --list: source, layout, hashes, licence, published figures, what is known against it"
+    console.print(more, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -234,6 +253,8 @@ def runnable(benchmark: Benchmark, options: Options) -> str:
     """Whether data and model are there, or what is missing."""
     if options.preset == "smoke" and not options.data:
         return "yes, on a likeness of the data"
+    if is_hub_name(options.data):
+        return "up to the hub"
     root = Path(options.data) if options.data else None
     absent = [] if root and any(not missing(one, root) for one in benchmark.layouts) else list(benchmark.layouts[:1])
     wanting = [one.path for layout in absent for one in layout]

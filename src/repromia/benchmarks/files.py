@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from repromia.benchmarks.benchmark import Benchmark, DataFile
 from repromia.errors import ConfigError
+from repromia.rows import FORMATS
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.\[\]:%+-]+)?")
+_HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+(:[\w.\[\]:%+-]+)?")
 
 
 class FoundFile(BaseModel):
@@ -29,7 +30,8 @@ def located(benchmark: Benchmark, data: str) -> tuple[tuple[DataFile, Path], ...
 
     Raises ConfigError that says where the data comes from and how it must look.
     """
-    if data and not Path(data).exists() and _HUB_NAME.fullmatch(data):
+    if is_hub_name(data):
+        _one_table(benchmark, data)
         return ((DataFile(data, "a dataset of a hub"), Path(data)),)
     root = Path(data)
     for layout in benchmark.layouts:
@@ -42,6 +44,25 @@ def located(benchmark: Benchmark, data: str) -> tuple[tuple[DataFile, Path], ...
         f"The data of {benchmark.name!r} is not {'under ' + repr(data) if data else 'named'}.",
         expected="; or ".join(ways),
         found=f"missing: {', '.join(missing(benchmark.layouts[0], root))}" if data else "no --data",
+        hint=f"get it from {benchmark.source}, and name the folder that holds it with --data",
+    )
+
+
+def is_hub_name(data: str) -> bool:
+    """Whether --data names a dataset of a hub, and nothing here."""
+    return bool(data) and not Path(data).exists() and bool(_HUB_NAME.fullmatch(data))
+
+
+def _one_table(benchmark: Benchmark, data: str) -> None:
+    """Raise ConfigError where no single table holds the data: a hub's dataset is one."""
+    layouts = benchmark.layouts
+    if any(len(one) == 1 and one[0].path.removesuffix(".gz").endswith(FORMATS) for one in layouts) or not layouts:
+        return
+    ways = "; or ".join(" and ".join(one.described for one in layout) for layout in layouts)
+    raise ConfigError(
+        f"The data of {benchmark.name!r} is no single table that a hub could be asked for by name.",
+        expected=f"--data with a folder that holds {ways}",
+        found=f"{data!r}, which is no folder here",
         hint=f"get it from {benchmark.source}, and name the folder that holds it with --data",
     )
 

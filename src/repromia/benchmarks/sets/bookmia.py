@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from repromia.benchmarks import texts
-from repromia.benchmarks.benchmark import Benchmark, DataFile, Published, Scale
+from repromia.benchmarks.benchmark import NOT_HERE, Benchmark, DataFile, Published, Scale
 from repromia.benchmarks.figures import BLIND
 
 PATH = "bookmia/book_data.jsonl"
@@ -18,7 +18,7 @@ BENCHMARKS = (
         iid=False,
         source="Hugging Face swj0419/BookMIA (--data swj0419/BookMIA), file book_data.jsonl",
         licence="MIT; excerpts under their authors' copyright",
-        layouts=((DataFile(PATH, "JSON lines with `snippet`, `label` (1 member) and `book_id`"),),),
+        layouts=((DataFile(PATH, "JSON lines with `snippet`, `label` (1 member) and `book_id`", unhashed=NOT_HERE),),),
         protocol="The benchmark's own sides; excerpts of one book share a role and are resampled together.",
         target="a model trained on books before 2023, as --model names it",
         against=("Separable without any model: AUC .914 (Das et al. 2024). Excerpts of one book are not independent.",),

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from repromia.benchmarks import image_classifiers, image_files
-from repromia.benchmarks.benchmark import Benchmark, DataFile, Published, Scale
+from repromia.benchmarks.benchmark import NOT_HERE, Benchmark, DataFile, Published, Scale
 from repromia.benchmarks.figures import RMIA
 from repromia.benchmarks.sets import ddpm
 
@@ -76,7 +76,9 @@ STL = DataFile(
     "train_X.bin, train_y.bin, test_X.bin, test_y.bin",
     archive_md5="91f7769df0f17e558f3565bffb0c7dfb",
 )
-IMAGENET = DataFile("imagenet100", "train/CLASS/*.JPEG and val/CLASS/*.JPEG, of any size")
+IMAGENET = DataFile(
+    "imagenet100", "train/CLASS/*.JPEG and val/CLASS/*.JPEG, of any size", unhashed=f"a folder; {NOT_HERE}"
+)
 CIFAR_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html (the binary version)"
 
 BENCHMARKS = (

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from repromia.benchmarks import denoisers, image_files
-from repromia.benchmarks.benchmark import Benchmark, DataFile, Published, Scale
+from repromia.benchmarks.benchmark import NOT_HERE, Benchmark, DataFile, Published, Scale
 from repromia.benchmarks.figures import DIFFAUDIT, REPROMIA, SIMA
 from repromia.demo.denoiser import Recipe
 
@@ -83,7 +83,7 @@ def _ddpm(
 
 
 def _with_split(data: DataFile, split: str) -> tuple[tuple[DataFile, ...], ...]:
-    return ((data, DataFile(f"member_splits/{split}", SPLIT)), (data,))
+    return ((data, DataFile(f"member_splits/{split}", SPLIT, unhashed=NOT_HERE)), (data,))
 
 
 BINARY = DataFile(
@@ -102,7 +102,11 @@ BINARY_100 = DataFile(
 TINY = DataFile(
     "tiny-imagenet-200", "train/CLASS/images/*.JPEG, 64 x 64", archive_md5="90528d7ca1a48142e341f4ef8d21d0de"
 )
-FASHION = DataFile("fashion-mnist", "train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz and both of t10k")
+FASHION = DataFile(
+    "fashion-mnist",
+    "train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz and both of t10k",
+    unhashed="four files, whose MD5s the source's README has",
+)
 FASHION_SUBSET = DataFile(
     "fashion_mnist/fashion_mnist_12k_4k.npz",
     "x_train, y_train, x_test, y_test: 12,000 and 4,000 images",

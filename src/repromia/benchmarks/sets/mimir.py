@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from repromia.benchmarks import texts
-from repromia.benchmarks.benchmark import Benchmark, DataFile, Published, Scale
+from repromia.benchmarks.benchmark import NOT_HERE, Benchmark, DataFile, Published, Scale
 from repromia.benchmarks.figures import MIMIR
 
 # Loss, Ref (gpt2), Min-K%, Zlib: AUC, and TPR at 1 % FPR where our notes have it
@@ -32,7 +32,9 @@ def _mimir(domain: str) -> Benchmark:
         iid=False,
         source="Hugging Face iamgroot42/mimir (gated: accept its terms), folder cache_100_200_1000_512",
         licence="MIT; documents under the terms of their sources",
-        layouts=(tuple(DataFile(one, "a JSON string a line, up to 1,000") for one in paths),),
+        layouts=(
+            tuple(DataFile(one, "a JSON string a line, up to 1,000", unhashed=f"gated; {NOT_HERE}") for one in paths),
+        ),
         protocol="Members are of the Pile's train split, non-members of its test split with less than 80 % of 13-grams "
         "in the train split.",
         target="Pythia (deduplicated or not), 160M to 12B; the default is 6.9B (EleutherAI/pythia-6.9b), or --model",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from repromia.benchmarks import text_to_image
-from repromia.benchmarks.benchmark import Benchmark, DataFile, Published, Scale
+from repromia.benchmarks.benchmark import NOT_HERE, Benchmark, DataFile, Published, Scale
 from repromia.benchmarks.figures import COPYMARK, REPROMIA
 
 PAPER = Scale(attacks=text_to_image.EVERYTHING, takes="a day on one GPU", records=2500)
@@ -15,6 +15,11 @@ MEMBERS, OTHERS = ("laion_mi/members", "laion_mi/nonmembers")
 LAION, IMAGES, NOTES = "laion/members", "coco/val2017", "coco/annotations/captions_val2017.json"
 FOLDER = "image files and metadata.jsonl with `file_name` and `text`"
 
+
+def _folder(path: str) -> DataFile:
+    return DataFile(path, FOLDER, unhashed="images are fetched one by one from addresses, some of which are gone")
+
+
 BENCHMARKS = (
     Benchmark(
         name="laion_mi-sd",
@@ -23,7 +28,7 @@ BENCHMARKS = (
         iid=False,
         source="Hugging Face antoniaaa/laion_mi (Dubinski et al. 2024); images by their addresses",
         licence="metadata CC BY 4.0; images under their owners' terms",
-        layouts=((DataFile(MEMBERS, FOLDER), DataFile(OTHERS, FOLDER)),),
+        layouts=((_folder(MEMBERS), _folder(OTHERS)),),
         protocol="Members from LAION-aesthetics, non-members from LAION, filtered so that the sides look alike.",
         target=TARGET,
         against=(
@@ -54,7 +59,13 @@ BENCHMARKS = (
         iid=False,
         source="LAION-5B by its addresses; https://cocodataset.org (val2017 and annotations)",
         licence="LAION metadata CC BY 4.0; COCO annotations CC BY 4.0; images under their owners' terms",
-        layouts=((DataFile(LAION, FOLDER), DataFile(IMAGES, "image files"), DataFile(NOTES, "COCO's captions")),),
+        layouts=(
+            (
+                _folder(LAION),
+                DataFile(IMAGES, "image files", unhashed=f"a folder; {NOT_HERE}"),
+                DataFile(NOTES, "COCO's captions", unhashed=NOT_HERE),
+            ),
+        ),
         protocol="Members from LAION, non-members from COCO 2017.",
         target=TARGET,
         against=(
