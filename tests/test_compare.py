@@ -20,6 +20,7 @@ from repromia.comparison import Comparison, Difference
 from repromia.errors import ConfigError, RecordsError, StoreError
 from repromia.metrics import auc
 from repromia.result import AttackResult, AuditResult
+from repromia.verdict import signed
 
 COUNT = 300  # a side
 SETTINGS: dict[str, Any] = {"attacks": ("loss", "confidence"), "fprs": (0.05,), "bootstrap": 200, "controls": False}
@@ -175,20 +176,26 @@ def test_what_one_run_lacks_is_said(audits: Path, tmp_path: Path) -> None:
     one = known(tmp_path / "b", audits / "overfitted", {"loss": normal(0.5, 1)})
     console = Console(file=StringIO(), width=200)
     assert compare_command([both, one], repeats=50, console=console) == 1
-    assert "lira: not compared, b: was not asked for" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Not compared, b: lira: was not asked for" in console.file.getvalue()  # type: ignore[attr-defined]
     nothing = known(tmp_path / "c", audits / "overfitted", {"rmia": normal(0.5, 1)})
     assert compare_runs([both, nothing], repeats=50).attacks == ()
     render_comparison(compare_runs([both, nothing], repeats=50))
 
 
-def test_three_runs_make_one_table(audits: Path, tmp_path: Path) -> None:
+def test_three_runs_are_told_at_any_width(audits: Path, tmp_path: Path) -> None:
     shifts = {"a": 0.9, "b": 0.4, "c": 0.0}
     folders = [known(tmp_path / n, audits / "overfitted", {"loss": normal(s, 3)}) for n, s in shifts.items()]
     found = compare_runs(folders, repeats=50)
     assert [(one.run, one.outcome) for one in found.attacks] == [("b", "less"), ("c", "less")]
     assert found.attacks[0].comparisons == 2
-    console = Console(file=StringIO(), width=80)
-    compare_command(folders, repeats=50, console=console)
+    for width, tables in ((200, 1), (80, 2)):
+        out = StringIO()
+        compare_command(folders, repeats=50, console=Console(file=out, width=width))
+        lines = out.getvalue().splitlines()
+        assert sum(line.startswith(" Attack  ") for line in lines) == tables
+        for one in found.attacks:
+            figures = rf"{one.run_auc.estimate:.3f} .*{re.escape(signed(one.auc))} +.*less"
+            assert any(re.search(figures, line) for line in lines)  # none is broken or cut
 
 
 def test_unlike_records_are_refused(audits: Path, tmp_path: Path) -> None:
@@ -208,6 +215,9 @@ def test_unlike_records_are_refused(audits: Path, tmp_path: Path) -> None:
         compare_runs([base, tmp_path / "missing"])
     with pytest.raises(ConfigError):
         compare_runs([base])
+    graph = known(tmp_path / "c", audits / "overfitted", {"loss": normal(0.5, 1)}, modality="graph")
+    with pytest.raises(ConfigError, match="different kinds of model"):
+        compare_runs([base, graph])
     with pytest.raises(ConfigError):
         compare_runs([base, base], names=("a", "a"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tomllib
@@ -29,6 +30,15 @@ FILES = dict(re.findall(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```", PAGE, flags=
 COMMANDS = [line.split()[1:] for line in re.findall(r"^repromia .*$", PAGE, flags=re.MULTILINE)]
 
 
+def forget() -> None:
+    """What a new process would not know."""
+    attacks._import_all.cache_clear()
+    attacks._REGISTRY.pop(("language", "tail"), None)
+    PLANS.pop("backwards", None)
+    for name in ("our_attacks", "our_programs", "our_target"):
+        sys.modules.pop(name, None)
+
+
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The page's modules as an installed package with the page's entry points, and gone afterwards."""
@@ -44,11 +54,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.syspath_prepend(tmp_path)
     attacks._import_all.cache_clear()
     yield tmp_path
-    attacks._import_all.cache_clear()
-    attacks._REGISTRY.pop(("language", "tail"), None)
-    PLANS.pop("backwards", None)
-    for name in ("our_attacks", "our_programs", "our_target"):
-        sys.modules.pop(name, None)
+    forget()
 
 
 def run(arguments: list[str]) -> int:
@@ -82,6 +88,32 @@ def test_an_attack_and_a_program_of_other_packages_are_used(
     told = AuditResult.model_validate_json(Path("audit-bank/result.json").read_bytes())
     assert {one.family for one in told.families} == {"edits", "backwards"}
     assert next(one for one in told.attacks if one.name.startswith("probe_bank")).status == "measured"
+
+
+def test_a_finished_audit_notices_that_code_of_others_changed(
+    installed: Path, on_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(on_disk)
+    out = str(tmp_path / "again")
+    _, audit, bank = ([*command[:-1], out, *QUICK[2:], "--no-controls", "--quiet"] for command in COMMANDS)
+
+    def events(*changes: tuple[str, str, str]) -> list[str]:
+        for name, old, new in changes:
+            path = installed / name
+            path.write_text(path.read_text().replace(old, new))
+        forget()
+        before = len(Path(out, "events.jsonl").read_text().splitlines())
+        assert run(audit if changes[0][0] == "our_attacks.py" else bank) == 0
+        return [json.loads(line)["event"] for line in Path(out, "events.jsonl").read_text().splitlines()[before:]]
+
+    assert run(audit) == 0
+    first = scores(out)["tail:share=0.3"].to_numpy()
+    assert "already_finished" in events(("our_attacks.py", "", ""))
+    assert "already_finished" not in events(("our_attacks.py", "return plain", "return 2 * plain"))
+    assert scores(out)["tail:share=0.3"].to_numpy() == pytest.approx(2 * first)
+    assert "already_finished" not in events(("our_programs.py", "", ""))  # the other command, for the first time
+    assert "already_finished" in events(("our_programs.py", "", ""))
+    assert "already_finished" not in events(("our_programs.py", "version: int = 1", "version: int = 2"))
 
 
 def test_the_attack_is_the_mean_over_the_last_tokens(installed: Path) -> None:

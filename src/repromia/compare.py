@@ -115,7 +115,15 @@ def compare_runs(
             expected="at least two audit folders, each under a name of its own",
             found=f"{len(folders)} folders, names {', '.join(map(repr, named)) or 'none'}",
         )
-    shared = share([read_run(folder, name) for folder, name in zip(folders, named, strict=True)], groups)
+    runs = [read_run(folder, name) for folder, name in zip(folders, named, strict=True)]
+    kinds = {run.result.modality: run.name for run in runs}
+    if len(kinds) > 1:
+        raise ConfigError(
+            "These audits are of different kinds of model.",
+            expected="one kind, and the same records",
+            found=", ".join(f"{name}: {kind}" for kind, name in kinds.items()),
+        )
+    shared = share(runs, groups)
     asked = ({one.fpr for row in run.result.attacks for one in row.tpr_at_fpr} for run in shared.runs)
     nonmembers = int((~shared.member).sum())
     fprs = tuple(fpr for fpr in sorted(set.intersection(*asked)) if fpr * nonmembers >= 1)

@@ -13,6 +13,7 @@ from repromia.verdict import interval, signed
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
 OUTCOMES = {"less": "less", "more": "more", "not_shown": "not shown", "identical": "identical"}
@@ -22,39 +23,57 @@ READINGS = {
 }
 COLOURS = 6  # as many as the page has variables for
 _WIDTH = 400  # of the plot, about what a phone shows
+_HEADING = 9  # columns of a terminal that the heading of a figure may take by itself
 PLOTTED = 40  # lines that still can be read; the table has all
 
 
 def print_comparison(found: Comparison, console: Console, *, page: Path | None = None) -> None:
-    """Sentences, a table of all attacks, what could not be compared, notes. Nothing is read as markup."""
-    from rich import box
-    from rich.table import Table
-
+    """Sentences, tables of all attacks, what could not be compared, notes. Nothing is read as markup."""
     for one in found.headlines:
         console.print(_text(console, f"{READINGS[one.reading]}: {one.sentence}", "bold"))
     if not found.headlines:
         console.print(_text(console, "No headline attack was measured in all runs.", "bold red"))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), safe_box=True)
-    for heading in ("Attack", *(one.name for one in found.runs)):
-        table.add_column(_text(console, heading, ""), overflow="fold")
-    for run in found.runs[1:]:
-        table.add_column(_text(console, f"{run.name} - {found.runs[0].name}", ""), overflow="fold")
-        table.add_column("gives away", overflow="fold")
-    for line in attack_lines(found):
-        table.add_row(*(_text(console, cell, "") for cell in line))
-    console.print(table)
-    for missing in found.missing:
-        console.print(_text(console, f"{missing.attack}: not compared, {missing.run}: {missing.reason}", "red"))
+    for table in _tables(found, console):
+        console.print(table)
+    for sentence in missing_lines(found):
+        console.print(_text(console, sentence, "red"))
     for note in (_counted(found), *found.notes):
         console.print(_text(console, note, "dim"))
     if page is not None:
         console.print(_text(console, f"Page: {page}", ""), soft_wrap=True)
 
 
+def _tables(found: Comparison, console: Console) -> list[Table]:
+    """One table of all runs where the terminal is wide enough, else one a run, of AUCs without their intervals."""
+    names = [one.name for one in found.runs]
+    if console.width >= 24 + 24 * len(names) + 36 * (len(names) - 1):
+        changes = [cell for name in names[1:] for cell in (f"{name} - {names[0]}", "gives away")]
+        return [_table(["Attack", *names, *changes], attack_lines(found), console)]
+    return [
+        _table(["Attack", names[0], name, f"{name} - {names[0]}", "gives away"], _short_lines(found, name), console)
+        for name in names[1:]
+    ]
+
+
+def _table(headings: Sequence[str], lines: Sequence[Sequence[str]], console: Console) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), safe_box=True)
+    short = [heading[:_HEADING] for heading in headings]
+    longest, *figures = (max(map(len, column)) for column in zip(short, *lines, strict=True))
+    room = console.width - 2 - sum(3 + one for one in figures)  # names fold, figures do not
+    for heading, width in zip(headings, (max(_HEADING, min(longest, room)), *figures), strict=True):
+        table.add_column(_text(console, heading, ""), overflow="fold", width=width)
+    for line in lines:
+        table.add_row(*(_text(console, cell, "") for cell in line))
+    return table
+
+
 def _counted(found: Comparison) -> str:
     tied = ", resampled in groups" if found.grouped else ""
     return (
-        f"On {found.n_members} members and {found.n_nonmembers} non-members that every run measured{tied}. AUC with "
+        f"On {found.n_members} members and {found.n_nonmembers} non-members that every run measured{tied}. Brackets are "
         "95 % intervals; what is given away is judged by the distance from .5, corrected for the number of attacks."
     )
 
@@ -69,6 +88,22 @@ def attack_lines(found: Comparison) -> list[list[str]]:
         changes = [_change(own.get(run.name)) for run in found.runs[1:]]
         lines.append([name, base, *aucs, *(cell for change in changes for cell in change)])
     return lines
+
+
+def missing_lines(found: Comparison) -> list[str]:
+    """What was not compared, a line for each reason in each run."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for one in found.missing:
+        reasons.setdefault((one.run, one.reason), []).append(one.attack)
+    return [f"Not compared, {run}: {', '.join(names)}: {reason}" for (run, reason), names in reasons.items()]
+
+
+def _short_lines(found: Comparison, run: str) -> list[list[str]]:
+    """The same for one run beside the baseline: attack, two AUCs, difference, outcome."""
+    own = [one for one in found.attacks if one.run == run]
+    return [
+        [one.attack, *(f"{auc.estimate:.3f}" for auc in (one.baseline_auc, one.run_auc)), *_change(one)] for one in own
+    ]
 
 
 def _change(one: Difference | None) -> tuple[str, str]:
@@ -161,6 +196,7 @@ def render_comparison(found: Comparison) -> str:
         lines=[[visible(cell) for cell in line] for line in attack_lines(found)],
         tprs=[[visible(cell) for cell in line] for line in tpr_lines(found)],
         counted=_counted(found),
+        missing=missing_lines(found),
         colours=COLOURS,
     )
 
@@ -212,9 +248,8 @@ td { white-space: nowrap; }
 {% else %}
 <p class="lead">No headline attack was measured in all runs.</p>
 {% endfor %}
-{% for one in found.missing %}
-<p class="note"><bdi>{{ one.attack|visible }}</bdi> was not compared, <bdi>{{ one.run|visible }}</bdi>:
-{{ one.reason|visible }}</p>
+{% for one in missing %}
+<p class="note"><bdi>{{ one|visible }}</bdi></p>
 {% endfor %}
 <h2>AUC in each run</h2>
 <figure>{{ plot }}
