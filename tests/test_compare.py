@@ -176,7 +176,7 @@ def test_what_one_run_lacks_is_said(audits: Path, tmp_path: Path) -> None:
     one = known(tmp_path / "b", audits / "overfitted", {"loss": normal(0.5, 1)})
     console = Console(file=StringIO(), width=200)
     assert compare_command([both, one], repeats=50, console=console) == 1
-    assert "Not compared, b: lira: was not asked for" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Not compared: lira (b: not asked for)" in console.file.getvalue()  # type: ignore[attr-defined]
     nothing = known(tmp_path / "c", audits / "overfitted", {"rmia": normal(0.5, 1)})
     assert compare_runs([both, nothing], repeats=50).attacks == ()
     render_comparison(compare_runs([both, nothing], repeats=50))

@@ -10,7 +10,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from repromia import compare_page
 from repromia.intervals import tpr_interval
 from repromia.metrics import roc_curve
 from repromia.report import Excerpt, RocPoints, render_html
@@ -19,9 +18,12 @@ from repromia.result import Exposed, RecordsSummary, TprAtFpr
 from test_report import a_result, curves_of, parsed, row
 from test_report_forms import EPSILON, HOSTILE, SLICES
 
-TEMPLATE = files("repromia.report").joinpath("template.html.j2").read_text(encoding="utf-8")
+TEMPLATE, COMPARISON = (
+    files("repromia.report").joinpath(name).read_text(encoding="utf-8")
+    for name in ("template.html.j2", "compare.html.j2")
+)
 SCHEMES = {"light": r":root \{(.*?)\}", "dark": r"prefers-color-scheme: dark\) \{ :root \{(.*?)\}"}
-PAGES = {"report": TEMPLATE, "comparison": compare_page._PAGE}
+PAGES = {"report": TEMPLATE, "comparison": COMPARISON}
 VOID = {"meta", "br", "img", "input", "col"}
 
 

@@ -146,7 +146,11 @@ def compare_runs(
 
 
 def _names(folders: Sequence[Path]) -> tuple[str, ...]:
-    short = tuple(folder.resolve().name for folder in folders)
+    """Of before/audit and after/audit: before and after."""
+    parts = [folder.resolve().parts for folder in folders]
+    while all(parts) and len({one[-1] for one in parts}) == 1:
+        parts = [one[:-1] for one in parts]
+    short = tuple(one[-1] if one else "" for one in parts)
     return short if len(set(short)) == len(short) else tuple(map(str, folders))
 
 
@@ -185,7 +189,7 @@ def _failures(shared: Shared, usable: Sequence[set[str]], name: str) -> Iterator
     for run, own in zip(shared.runs, usable, strict=True):
         if name not in own:
             row = next((one for one in run.result.attacks if one.name == name), None)
-            given = "was not asked for" if row is None else one_line(row.reason) or "has no scores of every record"
+            given = "not asked for" if row is None else one_line(row.reason) or "has no scores of every record"
             yield run, given
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repromia.comparison import Comparison, Difference
-from repromia.report.words import moment, visible
+from repromia.report.words import fpr_words, gain_words, moment, percent, visible
 from repromia.result import Estimate
 from repromia.verdict import interval, signed
 
@@ -73,8 +73,9 @@ def _table(headings: Sequence[str], lines: Sequence[Sequence[str]], console: Con
 def _counted(found: Comparison) -> str:
     tied = ", resampled in groups" if found.grouped else ""
     return (
-        f"On {found.n_members} members and {found.n_nonmembers} non-members that every run measured{tied}. Brackets are "
-        "95 % intervals; what is given away is judged by the distance from .5, corrected for the number of attacks."
+        f"On {found.n_members:,} members and {found.n_nonmembers:,} non-members that every run measured{tied}. "
+        "Brackets are 95 % intervals; what is given away is judged by the distance from .5, corrected for the "
+        "number of attacks."
     )
 
 
@@ -95,7 +96,7 @@ def missing_lines(found: Comparison) -> list[str]:
     reasons: dict[tuple[str, str], list[str]] = {}
     for one in found.missing:
         reasons.setdefault((one.run, one.reason), []).append(one.attack)
-    return [f"Not compared, {run}: {', '.join(names)}: {reason}" for (run, reason), names in reasons.items()]
+    return [f"Not compared: {', '.join(names)} ({run}: {reason})" for (run, reason), names in reasons.items()]
 
 
 def _short_lines(found: Comparison, run: str) -> list[list[str]]:
@@ -111,12 +112,24 @@ def _change(one: Difference | None) -> tuple[str, str]:
 
 
 def tpr_lines(found: Comparison) -> list[list[str]]:
-    """Cells of the table of TPRs: attack, run, FPR, baseline, run, difference."""
+    """Cells of the table of TPRs: attack, run where there are several, FPR, baseline, run, difference in points."""
+    several = len(found.runs) > 2
     return [
-        [one.attack, one.run, f"{at.fpr:.1%}", f"{at.baseline:.3f}", f"{at.run:.3f}", signed(at.difference)]
+        [
+            *([one.attack, one.run] if several else [one.attack]),
+            *(fpr_words(at.fpr), percent(at.baseline), percent(at.run), gain_words(at.difference, points=True)),
+        ]
         for one in found.attacks
         for at in one.tpr_at_fpr
     ]
+
+
+def _tpr_headings(found: Comparison) -> Sequence[str]:
+    names = [run.name for run in found.runs]
+    run = ("FPR", *(f"TPR in {one}" for one in names))
+    if len(names) > 2:
+        run = ("Run", "FPR", f"TPR in {names[0]}", "TPR in run")
+    return [visible(one) for one in ("Attack", *run, "Difference")]
 
 
 def _text(console: Console, content: str, style: str) -> Text:
@@ -168,6 +181,7 @@ def _axis(low: float, high: float, height: int, middle: float) -> str:
     ends = "".join(
         f'<text x="{at}" y="{height - 4}" font-size="12" text-anchor="{anchor}">{value:.2f}</text>'
         for at, value, anchor in ((10, low, "start"), (_WIDTH - 10, high, "end"))
+        if abs(at - middle) > 50
     )
     line = f'<line x1="{middle:.1f}" y1="0" x2="{middle:.1f}" y2="{height - 18}" stroke="currentColor" opacity=".5"/>'
     return f'{line}{ends}<text x="{middle:.1f}" y="{height - 4}" font-size="12" text-anchor="middle">.5</text>'
@@ -183,18 +197,22 @@ def _whisker(low: float, middle: float, high: float, y: int, run: int) -> str:
 
 def render_comparison(found: Comparison) -> str:
     """One HTML page without scripts or outside files; every name and sentence is escaped."""
+    from importlib.resources import files
+
     from jinja2 import Environment
     from markupsafe import Markup
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(visible=visible, moment=moment)
-    return environment.from_string(_PAGE).render(
+    source = files("repromia.report").joinpath("compare.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(
         found=found,
         readings=READINGS,
         plot=Markup(plot(found)) if found.attacks else "",  # noqa: S704 — names are escaped in plot()
         headings=_headings(found),
         lines=[[visible(cell) for cell in line] for line in attack_lines(found)],
         tprs=[[visible(cell) for cell in line] for line in tpr_lines(found)],
+        tpr_headings=_tpr_headings(found),
         counted=_counted(found),
         missing=missing_lines(found),
         colours=COLOURS,
@@ -205,88 +223,3 @@ def _headings(found: Comparison) -> Sequence[str]:
     base = found.runs[0].name
     changes = [cell for run in found.runs[1:] for cell in (f"{run.name} − {base}", "gives away")]
     return [visible(one) for one in ("Attack", *(f"AUC in {run.name}" for run in found.runs), *changes)]
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Comparison of membership-inference audits</title>
-<style>
-:root { --ink: #1c2126; --soft: #58616b; --paper: #fff; --panel: #f4f5f6; --rule: #d5d9dd; --alert: #a8281f;
-  --r0: #3f73ad; --r1: #c4560b; --r2: #7a4fc0; --r3: #b0316f; --r4: #2e7d4f; --r5: #6e757d; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e7ea; --soft: #a3acb5; --paper: #14171a; --panel: #1e2328;
-  --rule: #3a4148; --alert: #ff8f84; --r0: #7fb0e6; --r1: #f5934b; --r2: #b597f0; --r3: #f082b2; --r4: #6fc794;
-  --r5: #9ba3ab; } }
-body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 66rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.25rem; }
-p, li { max-width: 46rem; overflow-wrap: anywhere; } .lead { font-size: 1.125rem; } .soft { color: var(--soft); }
-.note { border-left: 4px solid var(--alert); background: var(--panel); padding: .5rem .875rem; }
-svg.plot { display: block; width: 100%; max-width: 34rem; height: auto; fill: currentColor; }
-svg.plot text { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; stroke-linejoin: round; }
-figure { margin: .5rem 0; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--rule); }
-caption { text-align: left; color: var(--soft); }
-tbody th { font-weight: 500; overflow-wrap: anywhere; min-width: 8rem; max-width: 16rem; }
-td { white-space: nowrap; }
-@media (max-width: 40rem) { body { padding: 1rem .875rem 3rem; }
-  tbody th { position: sticky; left: 0; background: var(--paper); } }
-@media print { body { max-width: none; padding: 0; font-size: 9pt; } .scroll { overflow: visible; }
-  td { white-space: normal; } tr, figure { break-inside: avoid; } }
-</style>
-</head>
-<body>
-<h1>What changed between these models?</h1>
-{% for one in found.headlines %}
-<p class="lead">{{ one.sentence|visible }}<br><span class="soft">{{ readings[one.reading] }}</span></p>
-{% else %}
-<p class="lead">No headline attack was measured in all runs.</p>
-{% endfor %}
-{% for one in missing %}
-<p class="note"><bdi>{{ one|visible }}</bdi></p>
-{% endfor %}
-<h2>AUC in each run</h2>
-<figure>{{ plot }}
-<figcaption>{% for run in found.runs %}<span style="color: var(--r{{ loop.index0 % colours }})">
-{{- "■" if loop.index0 % 2 else "●" }}</span>
-<bdi>{{ run.name|visible }}</bdi>{{ " (baseline)" if loop.first else "" }} {% endfor %}</figcaption></figure>
-<div class="scroll" role="region" aria-label="AUC" tabindex="0"><table><caption>AUC with 95 % intervals</caption><thead>
-<tr>{% for one in headings %}<th scope="col">{{ one }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for line in lines %}
-<tr><th scope="row">{{ line[0] }}</th>{% for cell in line[1:] %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody></table></div>
-<p class="soft">{{ counted }}</p>
-<h2>Members named at few false alarms</h2>
-{% if tprs %}
-<div class="scroll" role="region" aria-label="TPR" tabindex="0"><table><caption>TPR, differences with
-95 % intervals</caption><thead><tr><th scope="col">Attack</th><th scope="col">Run</th>
-<th scope="col">FPR</th><th scope="col">TPR, baseline</th><th scope="col">TPR, run</th>
-<th scope="col">Difference</th></tr></thead><tbody>
-{% for line in tprs %}
-<tr><th scope="row">{{ line[0] }}</th>{% for cell in line[1:] %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody></table></div>
-{% else %}
-<p>The runs have no false-positive rate in common that these records can measure.</p>
-{% endif %}
-<h2>The runs</h2>
-<ul>
-{% for run in found.runs %}
-<li><bdi>{{ run.name|visible }}</bdi> ({{ run.created|moment }}, headline <bdi>{{ run.headline|visible }}</bdi>):
-{{ run.finding|visible }}</li>
-{% endfor %}
-</ul>
-{% for note in found.notes %}
-<p class="soft">{{ note|visible }}</p>
-{% endfor %}
-</body>
-</html>
-"""
