@@ -12,6 +12,7 @@ import pytest
 
 from repromia.programs.feature_prompt import FeaturePrompt
 from repromia.programs.overlay import Overlay
+from repromia.programs.saved import save_program
 from repromia.transfer import saved_programs
 from test_cli import audit_arguments, result_in
 from test_cli import on_disk as texts_on_disk  # noqa: F401 — a fixture
@@ -52,8 +53,8 @@ def test_the_commands_of_the_document_run_as_printed(on_disk: Path) -> None:  # 
 def test_programs_of_classifiers_are_carried_over_by_what_they_were_learned_for(tmp_path: Path) -> None:
     learned = {"recipe": "paper"}
     overlay, prompt = (tmp_path / name / "programs" / "one.safetensors" for name in ("images", "nodes"))
-    Overlay(np.ones((1, 8, 8), np.float32), "additive", 16.0, "labels", learned).save(overlay)
-    FeaturePrompt(np.ones((1, 1, 4), np.float32), 0.5, learned).save(prompt)
+    save_program(Overlay(np.ones((1, 8, 8), np.float32), "additive", 16.0, "labels", learned), overlay)
+    save_program(FeaturePrompt(np.ones((1, 1, 4), np.float32), 0.5, learned), prompt)
     (image,) = saved_programs(tmp_path / "images", "classifier")
     (node,) = saved_programs(tmp_path / "nodes", "graph")
     asked = {"where": "additive", "answers": "labels", "recipe": "paper", "program": str(overlay)}

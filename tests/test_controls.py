@@ -20,7 +20,7 @@ from repromia.learn import RECIPES, learn_soft_prompt
 from repromia.pictures import pictures_from_objects
 from repromia.pipeline import run_audit
 from repromia.programs import Binding
-from repromia.programs.saved import save_soft_prompt
+from repromia.programs.saved import save_program
 from repromia.programs.soft_prompt import SoftPrompt
 from repromia.progress import Silent
 from repromia.records import LabelledRecords, Records
@@ -145,7 +145,7 @@ def test_a_program_that_does_nothing_gains_exactly_nothing_and_is_said_not_to_he
     models: SmallModels, tmp_path: Path
 ) -> None:
     path = tmp_path / "nothing.safetensors"
-    save_soft_prompt(SoftPrompt(np.zeros((0, 64), np.float32), {"kept": "identity"}), path)
+    save_program(SoftPrompt(np.zeros((0, 64), np.float32), {"kept": "identity"}), path)
     spec = f"reprogram:program={path}"
     result = audited(models.leaky, labelled(models.members, models.nonmembers), f"loss,{spec}", "loss")
     (gain,) = [one for one in result.gains if one.role == "identity"]

@@ -15,7 +15,7 @@ from repromia.errors import AttackError
 from repromia.learn import RECIPES, Learned, Recipe, _initial_prompt, _Learner, learn_soft_prompt
 from repromia.programs import Binding
 from repromia.programs.learned_prompt import LearnedSoftPrompt
-from repromia.programs.saved import save_soft_prompt
+from repromia.programs.saved import save_program
 from repromia.programs.soft_prompt import SoftPrompt
 from repromia.progress import Silent
 from repromia.records import LabelledRecords, Records
@@ -230,7 +230,7 @@ def test_a_program_learned_on_a_shadow_model_carries_over(models: SmallModels, t
     shadow = replace(models.base, model=shadow_model.requires_grad_(False), name="shadow")
     path = tmp_path / "soft.safetensors"
     learned = SoftPrompt(start_of(models, QUICK["forgetting"], shadow).numpy(), {"on": "shadow"}, frozenset({"s1"}))
-    save_soft_prompt(learned, path)
+    save_program(learned, path)
     program = LearnedSoftPrompt(program=str(path)).bind(binding_of(models))
     assert isinstance(program, SoftPrompt)
     assert (program.key, program.used) == (learned.key, learned.used)
@@ -245,6 +245,6 @@ def test_prompts_that_leave_no_room_are_refused(models: SmallModels, tmp_path: P
     with pytest.raises(AttackError, match=r"does not fit[\s\S]*256[\s\S]*80 prompt tokens"):
         LearnedSoftPrompt().bind(binding_of(models, longest=200))
     path = tmp_path / "soft.safetensors"
-    save_soft_prompt(SoftPrompt(np.zeros((80, 64), np.float32), {}), path)
+    save_program(SoftPrompt(np.zeros((80, 64), np.float32), {}), path)
     with pytest.raises(AttackError, match="does not fit"):
         LearnedSoftPrompt(program=str(path)).bind(binding_of(models, longest=200))

@@ -17,7 +17,7 @@ from repromia import views as views_module
 from repromia.attacks import parse
 from repromia.programs import Binding, Identity, Program
 from repromia.programs.edits import LowerCase, WordSwaps
-from repromia.programs.saved import save_soft_prompt
+from repromia.programs.saved import save_program
 from repromia.programs.soft_prompt import SoftPrompt
 from repromia.progress import Silent
 from repromia.records import LabelledRecords, Records
@@ -193,7 +193,7 @@ def test_a_changed_program_file_is_read_again(models: SmallModels, records: Reco
     path = tmp_path / "prompt.safetensors"
     scores = []
     for value in (0.0, 1.0):
-        save_soft_prompt(SoftPrompt(np.full((2, 64), value, np.float32), {}), path)
+        save_program(SoftPrompt(np.full((2, 64), value, np.float32), {}), path)
         views = make(models, fresh(models.leaky), records, tmp_path / "run")
         scores.append(run_attack(parse(f"reprogram:program={path}"), views).scores)
     assert scores[0] is not None

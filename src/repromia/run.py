@@ -370,13 +370,14 @@ def write_audit(done: Audit, folder: Path, *, redact: bool) -> None:
     """scores.parquet, programs/, report.html, and result.json last: where it is, the rest is."""
     import numpy as np
 
+    from repromia.programs.saved import save_program
     from repromia.report import RocPoints, Spread, render_html
     from repromia.transfer import save_heads
 
     learned_on = [at for at, role in enumerate(done.roles) if role != "eval"]
     with saving(folder / "programs"):
         for name, program in done.programs.items():
-            program.save(folder / "programs" / f"{_file_name(name)}.safetensors")
+            save_program(program, folder / "programs" / f"{_file_name(name)}.safetensors")
     with saving(folder / "heads"):
         save_heads(done.heads, done.records.take(learned_on), folder)
     write_atomic(folder / "scores.parquet", _scores_parquet(done))

@@ -13,7 +13,7 @@ from tokenizers import models as token_models
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from repromia.programs import Binding
-from repromia.programs.saved import save_soft_prompt
+from repromia.programs.saved import save_program
 from repromia.programs.soft_prompt import SoftPrompt
 from repromia.progress import Silent
 from repromia.records import LabelledRecords, Records
@@ -55,7 +55,7 @@ def specs(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> dict
     folder = tmp_path_factory.mktemp("attacks")
     _save_masked_model(folder / "masked", models.nonmembers)
     noise = np.random.default_rng(0).normal(0, 0.3, (8, 64)).astype(np.float32)
-    save_soft_prompt(SoftPrompt(noise, {"kept": "prompt"}), folder / "prompt.safetensors")
+    save_program(SoftPrompt(noise, {"kept": "prompt"}), folder / "prompt.safetensors")
     return {
         "pac": "pac:copies=3",
         "neighbour": f"neighbour:masked_model={folder / 'masked'}:copies=3",

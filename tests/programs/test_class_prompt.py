@@ -19,11 +19,11 @@ from repromia.class_records import class_records_from_objects
 from repromia.errors import AttackError
 from repromia.metrics import auc
 from repromia.programs import Binding, identity_of
-from repromia.programs.class_prompt import ClassPrompt, load_class_prompt, prompted
+from repromia.programs.class_prompt import ClassPrompt, prompted
 from repromia.programs.learned_class_prompt import LearnedClassPrompt, _Side
 from repromia.programs.learned_overlay import LearnedOverlay
 from repromia.programs.overlay import Votes
-from repromia.programs.saved import Learned, dump_program, parse_program
+from repromia.programs.saved import Learned, dump_program, load_program, parse_program, save_program
 from repromia.progress import Silent
 from repromia.records import LabelledRecords
 from repromia.scoring import identity_scores, run_attack
@@ -237,7 +237,7 @@ def test_the_attack_is_the_contrast_to_the_prompt(tmp_path: Path) -> None:
     model = target(module=leaky())
     views = Views({"target": model}, measured.records, binding(model), Store(tmp_path))
     program = ClassPrompt(prompt_of([4, 8]))
-    program.save(tmp_path / "mine.safetensors")
+    save_program(program, tmp_path / "mine.safetensors")
     for recipe, signs in (("contrast", (2, -1)), ("paper", (0, 1))):
         chosen = parse(f"reprogram:recipe={recipe}:program={tmp_path / 'mine.safetensors'}", "classifier")
         scored = run_attack(chosen, views)
@@ -255,8 +255,11 @@ def test_the_attack_is_the_contrast_to_the_prompt(tmp_path: Path) -> None:
 def test_programs_are_read_back_as_they_were(tmp_path: Path) -> None:
     program = ClassPrompt(prompt_of([4, 8]), {"recipe": "contrast", "steps": [1]}, frozenset({"a"}), frozenset({"b"}))
     assert isinstance(program, Learned)
-    program.save(tmp_path / "programs" / "one.safetensors")
-    for again in (load_class_prompt(tmp_path / "programs" / "one.safetensors"), parse_program(dump_program(program))):
+    save_program(program, tmp_path / "programs" / "one.safetensors")
+    for again in (
+        load_program(tmp_path / "programs" / "one.safetensors", ClassPrompt),
+        parse_program(dump_program(program)),
+    ):
         assert again.key == program.key
         assert (again.learned, again.used, again.seen) == (program.learned, program.used, program.seen)
     nothing = ClassPrompt(np.zeros((0, 32), dtype=np.float32))
@@ -268,7 +271,7 @@ def test_programs_are_read_back_as_they_were(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text((tmp_path / "programs" / "one.json").read_text())
     for name in ("bad", "missing"):
         with pytest.raises(AttackError, match="cannot be read"):
-            load_class_prompt(tmp_path / f"{name}.safetensors")
+            load_program(tmp_path / f"{name}.safetensors", ClassPrompt)
 
 
 class Embedded(nn.Module):

@@ -26,12 +26,10 @@ from repromia.programs.feature_prompt import (
     FeaturePrompt,
     LearnedFeaturePrompt,
     _Side,
-    load_feature_prompt,
-    parse_feature_prompt,
     prompted,
 )
 from repromia.programs.queries import Query
-from repromia.programs.saved import Learned, dump_program, parse_program
+from repromia.programs.saved import Learned, dump_program, load_program, parse_program, save_program
 from repromia.progress import Silent
 from repromia.records import LabelledRecords, content_digest
 from repromia.scoring import run_attack
@@ -244,11 +242,10 @@ def identity() -> FeaturePrompt:
 def test_saved_and_loaded_bit_for_bit(prompt: FeaturePrompt, tmp_path: Path) -> None:
     path = tmp_path / "programs" / "prompt.safetensors"
     for one in (prompt, identity()):
-        one.save(path)
-        assert_same(load_feature_prompt(path), one)
-        assert_same(parse_feature_prompt(json.loads(json.dumps(one.dump()))), one)
+        save_program(one, path)
+        assert_same(load_program(path, FeaturePrompt), one)
         assert_same(parse_program(json.loads(json.dumps(dump_program(one)))), one)
-    assert load_feature_prompt(path).is_identity
+    assert load_program(path, FeaturePrompt).is_identity
 
 
 def test_the_key_follows_every_bit(prompt: FeaturePrompt) -> None:
@@ -264,7 +261,7 @@ def test_the_key_follows_every_bit(prompt: FeaturePrompt) -> None:
 )
 def test_a_damaged_program_is_refused(damage: str, prompt: FeaturePrompt, tmp_path: Path) -> None:
     path = tmp_path / "prompt.safetensors"
-    prompt.save(path)
+    save_program(prompt, path)
     match damage:
         case "absent":
             path.unlink()
@@ -285,7 +282,7 @@ def test_a_damaged_program_is_refused(damage: str, prompt: FeaturePrompt, tmp_pa
         case "nan":
             save_file({"weights": np.full((1, 1, 64), np.nan, np.float32)}, path)
     with pytest.raises(AttackError, match=r"prompt\.safetensors.* cannot be read"):
-        load_feature_prompt(path)
+        load_program(path, FeaturePrompt)
 
 
 def test_a_prompt_of_another_width_is_refused() -> None:
@@ -358,11 +355,11 @@ def test_a_prompt_is_learned_once_and_read_back(tmp_path: Path) -> None:
 def test_a_prompt_that_was_learned_on_what_is_measured_is_refused(prompt: FeaturePrompt, tmp_path: Path) -> None:
     path = tmp_path / "prompt.safetensors"
     attack = parse(f"reprogram:program={path}", "graph")
-    prompt.save(path)
+    save_program(prompt, path)
     scored = run_attack(attack, views(target(), Store(None)))
     assert scored.reason == ""
     assert scored.scores is not None
     np.testing.assert_allclose(scored.scores, scores(target(), prompt, EVAL), atol=1e-6)
-    replace(prompt, seen=frozenset({content_digest(EVAL.records.contents[0])})).save(path)
+    save_program(replace(prompt, seen=frozenset({content_digest(EVAL.records.contents[0])})), path)
     refused = run_attack(attack, views(target(), Store(None)))
     assert "learned on records that are measured here" in refused.reason

@@ -36,14 +36,12 @@ from repromia.programs.overlay import (
     Votes,
     Where,
     figure,
-    load_overlay,
     overlaid,
-    parse_overlay,
     size_of,
     voted,
 )
 from repromia.programs.queries import Noisy, Query
-from repromia.programs.saved import Learned, dump_program, parse_program
+from repromia.programs.saved import Learned, dump_program, load_program, parse_program, save_program
 from repromia.progress import Silent
 from repromia.records import LabelledRecords, content_digest
 from repromia.scoring import run_attack
@@ -269,12 +267,11 @@ def identity() -> Overlay:
 def test_saved_and_loaded_bit_for_bit(overlay: Overlay, tmp_path: Path) -> None:
     path = tmp_path / "programs" / "change.safetensors"
     for one in (overlay, identity()):
-        one.save(path)
-        assert_same(load_overlay(path), one)
-        assert_same(parse_overlay(json.loads(json.dumps(one.dump()))), one)
+        save_program(one, path)
+        assert_same(load_program(path, Overlay), one)
         assert_same(parse_program(json.loads(json.dumps(dump_program(one)))), one)
         assert isinstance(one, Learned)
-    assert load_overlay(path).is_identity
+    assert load_program(path, Overlay).is_identity
 
 
 def test_the_key_follows_what_decides_the_answers(overlay: Overlay) -> None:
@@ -298,7 +295,7 @@ def test_the_key_follows_what_decides_the_answers(overlay: Overlay) -> None:
 def test_a_damaged_program_is_refused(damage: str, overlay: Overlay, tmp_path: Path) -> None:
     path = tmp_path / "change.safetensors"
     about = path.with_suffix(".json")
-    overlay.save(path)
+    save_program(overlay, path)
     stated = json.loads(about.read_text())
     match damage:
         case "absent":
@@ -320,7 +317,7 @@ def test_a_damaged_program_is_refused(damage: str, overlay: Overlay, tmp_path: P
         case "no json":
             about.write_bytes(b"\xff{")
     with pytest.raises(AttackError, match=r"change\.safetensors.* cannot be read[\s\S]*expected[\s\S]*found"):
-        load_overlay(path)
+        load_program(path, Overlay)
 
 
 def test_a_change_of_another_shape_is_refused(overlay: Overlay) -> None:
@@ -333,7 +330,7 @@ def test_a_change_of_another_shape_is_refused(overlay: Overlay) -> None:
 
 def test_a_change_that_was_learned_for_another_question_is_refused(overlay: Overlay, tmp_path: Path) -> None:
     path = tmp_path / "change.safetensors"
-    overlay.save(path)
+    save_program(overlay, path)
     plan = LearnedOverlay(program=str(path))
     assert_same(plan.bind(binding(target())), overlay)
     for other in (replace(plan, where="coarse"), replace(plan, answers="labels")):
@@ -633,14 +630,14 @@ def test_the_attack_scores_the_change_in_its_file(recipe: str, overlay: Overlay,
     """And is refused where the change was learned on what is measured."""
     path = tmp_path / "change.safetensors"
     attack = parse(f"reprogram:recipe={recipe}:program={path}", "classifier")
-    overlay.save(path)
+    save_program(overlay, path)
     scored = run_attack(attack, views(target(), Store(None)))
     assert scored.reason == ""
     assert scored.scores is not None
     probed = figure(overlay.ask(target(), EVAL.records))
     expected = 2 * plain(target(), EVAL) - probed if recipe == "contrast" else probed
     np.testing.assert_allclose(scored.scores, expected, atol=1e-6)
-    replace(overlay, seen=frozenset({content_digest(EVAL.records.contents[0])})).save(path)
+    save_program(replace(overlay, seen=frozenset({content_digest(EVAL.records.contents[0])})), path)
     refused = run_attack(attack, views(target(), Store(None)))
     assert "learned on records that are measured here" in refused.reason
 
@@ -668,8 +665,8 @@ def test_a_change_a_class_is_learned_kept_and_read_back(optimiser: str, tmp_path
     assert again.key == program.key
     assert program.is_identity or program.weights.shape == (10, 1, 4, 4)
     kept = Overlay(np.ones((10, 1, 4, 4), dtype=np.float32), "coarse", 16.0, "scores", program.learned)
-    kept.save(tmp_path / "one.safetensors")
-    assert load_overlay(tmp_path / "one.safetensors").key == parse_program(dump_program(kept)).key == kept.key
+    save_program(kept, tmp_path / "one.safetensors")
+    assert load_program(tmp_path / "one.safetensors", Overlay).key == parse_program(dump_program(kept)).key == kept.key
     fit = FIT.take(np.arange(0, len(FIT), 2))
     side = _Side(plan, target(), fit)
     start = torch.zeros(10, 1, 4, 4)

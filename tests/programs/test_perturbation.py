@@ -38,11 +38,9 @@ from repromia.programs.perturbation import (
     LearnedPerturbation,
     Perturbation,
     Unperturbed,
-    load_perturbation,
-    parse_perturbation,
     saved_spec,
 )
-from repromia.programs.saved import dump_program, parse_program
+from repromia.programs.saved import dump_program, load_program, parse_program, save_program
 from repromia.progress import Silent
 from repromia.records import LabelledRecords, Records, content_digest
 from repromia.scoring import run_attack
@@ -392,8 +390,8 @@ def same(one: Perturbation, other: Perturbation) -> bool:
 
 def test_saved_and_read_exactly(program: Perturbation, tmp_path: Path) -> None:
     path = tmp_path / "new" / "program.safetensors"
-    program.save(path)
-    read = load_perturbation(path)
+    save_program(program, path)
+    read = load_program(path, Perturbation)
     assert same(read, program)
     assert read.key == program.key
     records = labelled(images(3)).records
@@ -408,7 +406,6 @@ def test_through_json_exactly(empty: bool, program: Perturbation) -> None:
         program = replace(program, delta=np.zeros(0, np.float32))
     value = json.loads(json.dumps(dump_program(program)))
     assert same(parse_program(value), program)
-    assert same(parse_perturbation(value), program)
     assert parse_program(value).is_identity == empty
 
 
@@ -463,17 +460,17 @@ def _other_tensor(path: Path) -> None:
 )
 def test_a_damaged_file_is_refused(damage: Callable[[Path], None], program: Perturbation, tmp_path: Path) -> None:
     path = tmp_path / "program.safetensors"
-    program.save(path)
+    save_program(program, path)
     damage(path)
     with pytest.raises(AttackError, match=r"cannot be read(.|\n)*OUT/programs"):
-        load_perturbation(path)
+        load_program(path, Perturbation)
     found = run_attack(parse(f"reprogram:program={path}", "diffusion"), views_of(target()))
     assert found.scores is None
     assert "cannot be read" in found.reason
 
 
 def test_a_model_of_another_shape_is_refused(program: Perturbation, tmp_path: Path) -> None:
-    program.save(tmp_path / "program.safetensors")
+    save_program(program, tmp_path / "program.safetensors")
     spec = saved_spec(tmp_path / "program.safetensors")
     found = run_attack(parse(spec, "diffusion"), views_of(target(3)))
     assert found.scores is None
@@ -487,7 +484,7 @@ def test_a_program_asked_at_other_timesteps_than_the_plain_view_is_refused(
 ) -> None:
     """s(x) at 50 and 160 and s(x under delta) at 20 and 30 cannot be compared."""
     path = tmp_path / "program.safetensors"
-    program.save(path)
+    save_program(program, path)
     assert run_attack(parse(f"reprogram:program={path}", "diffusion"), views_of(target())).scores is None
 
 
@@ -497,7 +494,9 @@ def test_a_program_learned_on_what_is_measured_is_refused(tmp_path: Path) -> Non
     eval_content = views.records.contents[-1]
     delta = np.full((1, SIZE, SIZE), 0.1, np.float32)
     path = tmp_path / "program.safetensors"
-    Perturbation(delta, "input", "20", 10, {}, frozenset(), frozenset({content_digest(eval_content)})).save(path)
+    save_program(
+        Perturbation(delta, "input", "20", 10, {}, frozenset(), frozenset({content_digest(eval_content)})), path
+    )
     found = run_attack(parse(saved_spec(path), "diffusion"), views)
     assert found.scores is None
     assert "records that are measured here" in found.reason

@@ -12,7 +12,7 @@ from peft import PeftModel
 from safetensors.numpy import save_file
 
 from repromia.errors import AttackError
-from repromia.programs.saved import dump_soft_prompt, export_peft, load_soft_prompt, parse_soft_prompt, save_soft_prompt
+from repromia.programs.saved import dump_program, export_peft, load_program, parse_program, save_program
 from repromia.programs.soft_prompt import SoftPrompt
 from repromia.records import Records
 from repromia.signals import TOKEN_FIELDS
@@ -41,17 +41,17 @@ def assert_same(one: SoftPrompt, other: SoftPrompt) -> None:
 
 def test_saved_and_loaded_bit_for_bit(prompt: SoftPrompt, tmp_path: Path) -> None:
     path = tmp_path / "programs" / "soft.safetensors"
-    save_soft_prompt(prompt, path)
-    assert_same(load_soft_prompt(path), prompt)
+    save_program(prompt, path)
+    assert_same(load_program(path, SoftPrompt), prompt)
     identity = SoftPrompt(np.zeros((0, 64), np.float32), {"kept": "identity"})
-    save_soft_prompt(identity, path)
-    assert load_soft_prompt(path).is_identity
+    save_program(identity, path)
+    assert load_program(path, SoftPrompt).is_identity
 
 
 def test_dumped_and_parsed_bit_for_bit(prompt: SoftPrompt) -> None:
-    assert_same(parse_soft_prompt(json.loads(json.dumps(dump_soft_prompt(prompt)))), prompt)
+    assert_same(parse_program(json.loads(json.dumps(dump_program(prompt)))), prompt)
     identity = SoftPrompt(np.zeros((0, 64), np.float32), {})
-    assert_same(parse_soft_prompt(json.loads(json.dumps(dump_soft_prompt(identity)))), identity)
+    assert_same(parse_program(json.loads(json.dumps(dump_program(identity)))), identity)
 
 
 def test_the_key_follows_every_bit(prompt: SoftPrompt) -> None:
@@ -62,11 +62,11 @@ def test_the_key_follows_every_bit(prompt: SoftPrompt) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["absent", "truncated", "no about", "about is a list", "other tensor", "flat", "nan"]
+    "damage", ["absent", "truncated", "no about", "about is a list", "other kind", "other tensor", "flat", "nan"]
 )
 def test_a_damaged_program_is_refused(damage: str, prompt: SoftPrompt, tmp_path: Path) -> None:
     path = tmp_path / "soft.safetensors"
-    save_soft_prompt(prompt, path)
+    save_program(prompt, path)
     match damage:
         case "absent":
             path.unlink()
@@ -76,6 +76,9 @@ def test_a_damaged_program_is_refused(damage: str, prompt: SoftPrompt, tmp_path:
             path.with_suffix(".json").unlink()
         case "about is a list":
             path.with_suffix(".json").write_text("[]")
+        case "other kind":
+            about = json.loads(path.with_suffix(".json").read_text())
+            path.with_suffix(".json").write_text(json.dumps({**about, "kind": "class_prompt"}))
         case "other tensor":
             save_file({"weights": prompt.embeddings}, path)
         case "flat":
@@ -83,7 +86,7 @@ def test_a_damaged_program_is_refused(damage: str, prompt: SoftPrompt, tmp_path:
         case "nan":
             save_file({"embeddings": np.full((5, 64), np.nan, np.float32)}, path)
     with pytest.raises(AttackError, match=r"soft\.safetensors.* cannot be read"):
-        load_soft_prompt(path)
+        load_program(path, SoftPrompt)
 
 
 def small(prompt: SoftPrompt) -> SoftPrompt:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from repromia.errors import AttackError
@@ -84,22 +80,10 @@ class ClassPrompt:
         model.asked += with_prompt.asked
         return (found,)
 
-    def save(self, path: Path) -> None:
-        """Write `path` (.safetensors) and `path` with .json."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"embeddings": np.ascontiguousarray(self.embeddings, dtype=np.float32)}, path)
-        about = {name: value for name, value in self.dump().items() if name not in ("embeddings", "shape")}
-        path.with_suffix(".json").write_text(json.dumps({"format": 1, "kind": self.kind, **about}, indent=2))
-
-    def dump(self) -> dict[str, Any]:
-        """The program as JSON values (float32 survives the round trip exactly)."""
-        return {
-            "shape": list(self.embeddings.shape),
-            "embeddings": self.embeddings.astype(np.float64).ravel().tolist(),
-            "learned": self.learned,
-            "used": sorted(self.used),
-            "seen": sorted(self.seen),
-        }
+    def check(self) -> None:
+        """Raises ValueError for what is no sequence of embeddings."""
+        if self.embeddings.ndim != 2:
+            raise ValueError(f"embeddings of shape {self.embeddings.shape} are no (token, width) matrix")
 
 
 def prompted(model: Classifier, prompt: Float[Tensor, "token width"]) -> Classifier:
@@ -107,28 +91,3 @@ def prompted(model: Classifier, prompt: Float[Tensor, "token width"]) -> Classif
     embeddings_of(model)
     forward = PromptedTexts(cast(TextForward, model.forward), prompt)
     return replace(model, forward=forward, asked=0, _fingerprint="", _batch=None)
-
-
-def parse_class_prompt(value: dict[str, Any]) -> ClassPrompt:
-    """The inverse of `ClassPrompt.dump`."""
-    return _prompt(np.asarray(value["embeddings"], dtype=np.float32).reshape(value["shape"]), value)
-
-
-def load_class_prompt(path: Path) -> ClassPrompt:
-    """Read what `ClassPrompt.save` wrote. Raises AttackError."""
-    try:
-        embeddings = load_file(path)["embeddings"]
-        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
-            raise ValueError(f"embeddings of shape {embeddings.shape} are no finite (token, width) matrix")
-        return _prompt(embeddings, about)
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise AttackError(
-            f"The program {str(path)!r} cannot be read.",
-            expected="a .safetensors file with a .json beside it, as an audit writes under OUT/programs/",
-            found=f"{type(error).__name__}: {error}",
-        ) from error
-
-
-def _prompt(embeddings: np.ndarray, about: dict[str, Any]) -> ClassPrompt:
-    return ClassPrompt(embeddings, about["learned"], frozenset(about["used"]), frozenset(about["seen"]))

@@ -7,7 +7,6 @@ select is kept.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -16,8 +15,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from repromia.errors import AttackError
@@ -26,6 +23,7 @@ from repromia.metrics import auc
 from repromia.programs import Binding, Program, Target, at_least
 from repromia.programs.queries import Query, classifier_behind
 from repromia.programs.restarts import best_of_restarts
+from repromia.programs.saved import load_program
 from repromia.records import LabelledRecords, Records, content_digest
 from repromia.signals import ClassSignals, Scores
 from repromia.targets.classifier import Classifier
@@ -69,7 +67,7 @@ class LearnedFeaturePrompt:
         at_least(1, prompts=self.prompts, steps=self.steps, per_class=self.per_class)
         at_least(0, bound=self.bound, rate=self.rate)
         if self.program:
-            return load_feature_prompt(Path(self.program))
+            return load_program(Path(self.program), FeaturePrompt)
         model = nodes_of(binding.target)
         if not model.differentiable:
             raise AttackError(
@@ -167,51 +165,11 @@ class FeaturePrompt:
             )
         return (model.signals(prompted(batch.inputs, torch.from_numpy(self.weights), self.bound), batch.label),)
 
-    def save(self, path: Path) -> None:
-        """Write `path` (.safetensors) and `path` with .json."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"weights": np.ascontiguousarray(self.weights, dtype=np.float32)}, path)
-        about = {name: value for name, value in self.dump().items() if name not in ("weights", "shape")}
-        path.with_suffix(".json").write_text(json.dumps({"format": 1, "kind": self.kind, **about}, indent=2))
-
-    def dump(self) -> dict[str, Any]:
-        """The program as JSON values (float32 survives the round trip exactly)."""
-        return {
-            "shape": list(self.weights.shape),
-            "weights": self.weights.astype(np.float64).ravel().tolist(),
-            "bound": self.bound,
-            "learned": self.learned,
-            "used": sorted(self.used),
-            "seen": sorted(self.seen),
-        }
-
-
-def parse_feature_prompt(value: dict[str, Any]) -> FeaturePrompt:
-    """The inverse of `FeaturePrompt.dump`."""
-    return _prompt(np.asarray(value["weights"], dtype=np.float32).reshape(value["shape"]), value)
-
-
-def load_feature_prompt(path: Path) -> FeaturePrompt:
-    """Read what `FeaturePrompt.save` wrote. Raises AttackError."""
-    try:
-        weights = load_file(path)["weights"]
-        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        fits = weights.ndim == 3 and len(weights) == (1 if weights.shape[1] == 1 else 2)
-        if weights.size and not (fits and np.isfinite(weights).all()):  # of the identity there are none
-            raise ValueError(f"weights of shape {weights.shape} are no finite prompts")
-        return _prompt(weights, about)
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise AttackError(
-            f"The program {str(path)!r} cannot be read.",
-            expected="a .safetensors file with a .json beside it, as an audit writes under OUT/programs/",
-            found=f"{type(error).__name__}: {error}",
-        ) from error
-
-
-def _prompt(weights: np.ndarray, about: dict[str, Any]) -> FeaturePrompt:
-    return FeaturePrompt(
-        weights, float(about["bound"]), about["learned"], frozenset(about["used"]), frozenset(about["seen"])
-    )
+    def check(self) -> None:
+        """Raises ValueError for weights that are no prompts, nor those of the identity, which are none."""
+        shape = self.weights.shape
+        if self.weights.size and not (len(shape) == 3 and shape[0] == (1 if shape[1] == 1 else 2)):
+            raise ValueError(f"weights of shape {shape} are no prompts")
 
 
 def _learn(plan: LearnedFeaturePrompt, model: Classifier, binding: Binding) -> tuple[np.ndarray, dict[str, Any]]:

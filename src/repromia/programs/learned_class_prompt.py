@@ -16,8 +16,9 @@ from repromia.errors import AttackError
 from repromia.learn import at_most
 from repromia.metrics import auc
 from repromia.programs import Binding, at_least
-from repromia.programs.class_prompt import ClassPrompt, load_class_prompt, prompted
+from repromia.programs.class_prompt import ClassPrompt, prompted
 from repromia.programs.queries import classifier_behind
+from repromia.programs.saved import load_program
 from repromia.records import LabelledRecords, content_digest
 from repromia.signals import Scores
 from repromia.targets.classifier import Classifier
@@ -48,7 +49,7 @@ class LearnedClassPrompt:
         if self.recipe not in ("contrast", "paper"):
             raise AttackError(f"There is no recipe {self.recipe!r}.", expected="contrast, paper")
         if self.program:
-            return load_class_prompt(Path(self.program))
+            return load_program(Path(self.program), ClassPrompt)
         model = classifier_behind(binding.target)
         if model.answer != "logits":
             raise AttackError("There are no gradients to learn a prompt by.", expected="logits", found=model.answer)

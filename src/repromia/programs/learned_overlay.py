@@ -25,13 +25,13 @@ from repromia.programs.overlay import (
     classes_of,
     figure,
     images_of,
-    load_overlay,
     overlaid,
     size_of,
     voted,
 )
 from repromia.programs.queries import classifier_behind
 from repromia.programs.restarts import best_of_restarts
+from repromia.programs.saved import load_program
 from repromia.records import LabelledRecords, content_digest
 from repromia.signals import Scores
 from repromia.targets.classifier import Classifier
@@ -87,7 +87,7 @@ class LearnedOverlay:
         if classifier_behind(binding.target).reader.kind == "text":
             return self._prompt().bind(binding)
         if self.program:
-            found = load_overlay(Path(self.program))
+            found = load_program(Path(self.program), Overlay)
             if (found.where, found.answers) != (self.where, self.answers):
                 raise AttackError(
                     "The program was learned for another question than the one asked.",

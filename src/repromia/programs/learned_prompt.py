@@ -10,7 +10,7 @@ from repromia.errors import AttackError
 from repromia.learn import RECIPES, Recipe, learn_soft_prompt
 from repromia.programs import Binding, Program, text_target, weights_of
 from repromia.programs.restarts import best_of_restarts
-from repromia.programs.saved import load_soft_prompt
+from repromia.programs.saved import load_program
 from repromia.programs.soft_prompt import SoftPrompt
 from repromia.records import content_digest
 
@@ -56,7 +56,7 @@ class LearnedSoftPrompt:
             return best
         target = weights_of(binding.target, "LearnedSoftPrompt")
         if self.program:
-            loaded = load_soft_prompt(Path(self.program))
+            loaded = load_program(Path(self.program), SoftPrompt)
             _check_room(len(loaded.embeddings), binding)
             return loaded
         recipe = self.resolved()

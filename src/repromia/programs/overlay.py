@@ -7,17 +7,13 @@ and every step, what has the best AUC on select is kept.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
@@ -172,25 +168,10 @@ class Overlay:
             changed = overlaid(batch.inputs, weights, self.where, self.bound, batch.label)  # type: ignore[arg-type]
         return tuple(model.signals(one, batch.label) for one in voted(changed, self.answers))  # type: ignore[arg-type]
 
-    def save(self, path: Path) -> None:
-        """Write `path` (.safetensors) and `path` with .json."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"weights": np.ascontiguousarray(self.weights, dtype=np.float32)}, path)
-        about = {name: value for name, value in self.dump().items() if name not in ("weights", "shape")}
-        path.with_suffix(".json").write_text(json.dumps({"format": 1, "kind": self.kind, **about}, indent=2))
-
-    def dump(self) -> dict[str, Any]:
-        """The program as JSON values (float32 survives the round trip exactly)."""
-        return {
-            "shape": list(self.weights.shape),
-            "weights": self.weights.astype(np.float64).ravel().tolist(),
-            "where": self.where,
-            "bound": self.bound,
-            "answers": self.answers,
-            "learned": self.learned,
-            "used": sorted(self.used),
-            "seen": sorted(self.seen),
-        }
+    def check(self) -> None:
+        """Raises ValueError for a change that does not exist."""
+        if self.where not in get_args(Where):
+            raise ValueError(f"there is no change {self.where!r}")
 
 
 def images_of(target: Target) -> Classifier:
@@ -206,37 +187,3 @@ def classes_of(model: Classifier, records: Records) -> int:
     if not model.classes:
         Query().ask(model, records.take([0]))
     return len(model.classes)
-
-
-def parse_overlay(value: dict[str, Any]) -> Overlay:
-    """The inverse of `Overlay.dump`."""
-    weights = np.asarray(value["weights"], dtype=np.float32).reshape(value["shape"])
-    return _overlay(weights, value)
-
-
-def load_overlay(path: Path) -> Overlay:
-    """Read what `Overlay.save` wrote. Raises AttackError."""
-    try:
-        weights = load_file(path)["weights"]
-        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        if about["where"] not in get_args(Where) or not np.isfinite(weights).all():
-            raise ValueError("not a finite change")
-        return _overlay(weights, about)
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise AttackError(
-            f"The program {str(path)!r} cannot be read.",
-            expected="a .safetensors file with a .json beside it, as an audit writes under OUT/programs/",
-            found=f"{type(error).__name__}: {error}",
-        ) from error
-
-
-def _overlay(weights: np.ndarray, about: dict[str, Any]) -> Overlay:
-    return Overlay(
-        weights,
-        str(about["where"]),
-        float(about["bound"]),
-        str(about["answers"]),
-        about["learned"],
-        frozenset(about["used"]),
-        frozenset(about["seen"]),
-    )

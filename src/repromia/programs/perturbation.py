@@ -6,7 +6,6 @@ drawn noise (noise). Learned on fit; of nothing and every step, what has the bes
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -15,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from repromia.errors import AttackError
@@ -31,6 +28,7 @@ from repromia.programs.denoising import (
     timesteps_of,
 )
 from repromia.programs.restarts import best_of_restarts
+from repromia.programs.saved import load_program
 from repromia.records import Records, content_digest
 from repromia.signals import DenoiseSignals
 
@@ -109,64 +107,16 @@ class Perturbation:
         square, fourth = (np.stack(one, axis=1) for one in zip(*columns, strict=True))
         return (DenoiseSignals(np.array(asked.timesteps), np.full(len(columns), -1), square, fourth),)
 
-    def save(self, path: Path) -> None:
-        """Write `path` (.safetensors) and `path` with .json."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"delta": np.ascontiguousarray(self.delta, dtype=np.float32)}, path)
-        about = {name: value for name, value in self.dump().items() if name not in ("delta", "shape")}
-        path.with_suffix(".json").write_text(json.dumps({"format": 1, "kind": self.kind, **about}, indent=2))
-
-    def dump(self) -> dict[str, Any]:
-        """The program as JSON values (float32 survives the round trip exactly)."""
-        return {
-            "shape": list(self.delta.shape),
-            "delta": self.delta.astype(np.float64).ravel().tolist(),
-            "where": self.where,
-            "t": self.t,
-            "interval": self.interval,
-            "learned": self.learned,
-            "used": sorted(self.used),
-            "seen": sorted(self.seen),
-        }
-
-
-def parse_perturbation(value: dict[str, Any]) -> Perturbation:
-    """The inverse of `Perturbation.dump`."""
-    delta = np.asarray(value["delta"], dtype=np.float32).reshape(value["shape"])
-    return _perturbation(delta, value)
-
-
-def load_perturbation(path: Path) -> Perturbation:
-    """Read what `Perturbation.save` wrote. Raises AttackError."""
-    try:
-        delta = load_file(path)["delta"]
-        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        if about["where"] not in WAYS or not np.isfinite(delta).all():
-            raise ValueError("not a finite perturbation")
-        return _perturbation(delta, about)
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise AttackError(
-            f"The program {str(path)!r} cannot be read.",
-            expected="a .safetensors file with a .json beside it, as an audit writes under OUT/programs/",
-            found=f"{type(error).__name__}: {error}",
-        ) from error
-
-
-def _perturbation(delta: np.ndarray, about: dict[str, Any]) -> Perturbation:
-    return Perturbation(
-        delta,
-        str(about["where"]),
-        str(about["t"]),
-        int(about["interval"]),
-        about["learned"],
-        frozenset(about["used"]),
-        frozenset(about["seen"]),
-    )
+    def check(self) -> None:
+        """Raises ValueError for a place that does not exist, AttackError for timesteps that are none."""
+        if self.where not in WAYS:
+            raise ValueError(f"nothing can be added to {self.where!r}")
+        timesteps_of(self.t)
 
 
 def saved_spec(path: Path) -> str:
     """The attack that asks under a perturbation on disk."""
-    program = load_perturbation(path)
+    program = load_program(path, Perturbation)
     recipe = program.learned.get("recipe", "contrast")
     return f"reprogram:where={program.where}:recipe={recipe}:t={program.t}:program={path}"
 
@@ -271,7 +221,7 @@ class LearnedPerturbation:
             return best
         _way(self.where)
         if self.program:
-            found = load_perturbation(Path(self.program))
+            found = load_program(Path(self.program), Perturbation)
             recipe = str(found.learned.get("recipe", self.recipe))
             ours = (self.where, self.recipe, timesteps_of(self.t), self.interval)
             theirs = (found.where, recipe, timesteps_of(found.t), found.interval)

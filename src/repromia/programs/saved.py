@@ -1,10 +1,13 @@
-"""Learned programs on disk: safetensors with a JSON beside it, and PEFT's prompt-tuning layout."""
+"""Learned programs on disk and as JSON values: the same for all kinds, by their fields."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, get_type_hints, runtime_checkable
 
 import numpy as np
 from safetensors import SafetensorError
@@ -13,40 +16,22 @@ from safetensors.numpy import load_file, save_file
 from repromia.errors import AttackError
 from repromia.programs.soft_prompt import SoftPrompt
 
-
-def save_soft_prompt(program: SoftPrompt, path: Path) -> None:
-    """Write `path` (.safetensors) and `path` with .json: how it was learned."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"embeddings": np.ascontiguousarray(program.embeddings, dtype=np.float32)}, path)
-    about = {
-        "format": 1,
-        "kind": "soft_prompt",
-        "used": sorted(program.used),
-        "seen": sorted(program.seen),
-        "learned": program.learned,
-    }
-    path.with_suffix(".json").write_text(json.dumps(about, indent=2), encoding="utf-8")
-
-
-def load_soft_prompt(path: Path) -> SoftPrompt:
-    """Read what `save_soft_prompt` wrote. Raises AttackError."""
-    try:
-        embeddings = load_file(path)["embeddings"]
-        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
-            raise ValueError(f"embeddings of shape {embeddings.shape} are not a finite (token, width) matrix")
-        return SoftPrompt(embeddings, about["learned"], frozenset(about["used"]), frozenset(about["seen"]))
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise AttackError(
-            f"The program {str(path)!r} cannot be read.",
-            expected="a .safetensors file with a .json beside it, as an audit writes under OUT/programs/",
-            found=f"{type(error).__name__}: {error}",
-        ) from error
+KINDS = {
+    "soft_prompt": "repromia.programs.soft_prompt:SoftPrompt",
+    "perturbation": "repromia.programs.perturbation:Perturbation",
+    "overlay": "repromia.programs.overlay:Overlay",
+    "class_prompt": "repromia.programs.class_prompt:ClassPrompt",
+    "feature_prompt": "repromia.programs.feature_prompt:FeaturePrompt",
+}
 
 
 @runtime_checkable
 class Learned(Protocol):
-    """A learned program: it can be written down and read back, and may turn out to be the identity."""
+    """A learned program, a dataclass: it can be written down and read back, and may turn out to be the identity.
+
+    Its first field is the array that was learned (float32); the others are strings, numbers, sets of strings, and
+    `learned`: how it came about.
+    """
 
     kind: str
 
@@ -55,56 +40,78 @@ class Learned(Protocol):
         """Whether nothing that was learned did better than asking as it is."""
         ...
 
-    def save(self, path: Path) -> None:
-        """Write `path` (.safetensors) and `path` with .json."""
+    def check(self) -> None:
+        """Raises ValueError for what no learning makes, as a damaged file may say it."""
         ...
 
-    def dump(self) -> dict[str, Any]:
-        """The program as JSON values."""
-        ...
+
+Kind = TypeVar("Kind", bound=Learned)
+
+
+def save_program(program: Learned, path: Path) -> None:
+    """Write `path` (.safetensors) and `path` with .json."""
+    name, array, about = _taken_apart(program)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: array}, path)
+    text = json.dumps({"format": 1, "kind": program.kind, **about}, indent=2)
+    path.with_suffix(".json").write_text(text, encoding="utf-8")
+
+
+def load_program(path: Path, wanted: type[Kind]) -> Kind:
+    """Read what `save_program` wrote of this class. Raises AttackError."""
+    try:
+        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if about["kind"] != wanted.kind:
+            raise ValueError(f"a {about['kind']}, not a {wanted.kind}")
+        array = load_file(path)[_array_of(wanted)]
+        if not np.isfinite(array).all():
+            raise ValueError("what was learned is not finite")
+        program = _put_together(wanted, array, about)
+        program.check()
+    except (OSError, KeyError, TypeError, ValueError, AttackError, SafetensorError) as error:
+        raise AttackError(
+            f"The program {str(path)!r} cannot be read.",
+            expected="a .safetensors file with a .json beside it, as an audit writes under OUT/programs/",
+            found=f"{type(error).__name__}: {error}",
+        ) from error
+    return program
 
 
 def dump_program(program: Learned) -> dict[str, Any]:
-    """A learned program as JSON values, whatever its kind."""
-    return {"kind": program.kind, **program.dump()}
+    """A learned program as JSON values (float32 survives the round trip exactly)."""
+    name, array, about = _taken_apart(program)
+    return {
+        "kind": program.kind,
+        "shape": list(array.shape),
+        name: array.astype(np.float64).ravel().tolist(),
+        **about,
+    }
 
 
 def parse_program(value: dict[str, Any]) -> Any:
     """The inverse of `dump_program`."""
-    if value["kind"] == "perturbation":
-        from repromia.programs.perturbation import parse_perturbation
-
-        return parse_perturbation(value)
-    if value["kind"] == "overlay":
-        from repromia.programs.overlay import parse_overlay
-
-        return parse_overlay(value)
-    if value["kind"] == "class_prompt":
-        from repromia.programs.class_prompt import parse_class_prompt
-
-        return parse_class_prompt(value)
-    if value["kind"] == "feature_prompt":
-        from repromia.programs.feature_prompt import parse_feature_prompt
-
-        return parse_feature_prompt(value)
-    return parse_soft_prompt(value)
+    module, _, name = KINDS[value["kind"]].partition(":")
+    kind = getattr(import_module(module), name)
+    array = np.asarray(value[_array_of(kind)], dtype=np.float32).reshape(value["shape"])
+    return _put_together(kind, array, value)
 
 
-def dump_soft_prompt(program: SoftPrompt) -> dict[str, Any]:
-    """The program as JSON values (float32 survives the round trip exactly)."""
-    return {
-        "shape": list(program.embeddings.shape),
-        "embeddings": program.embeddings.astype(np.float64).ravel().tolist(),
-        "learned": program.learned,
-        "used": sorted(program.used),
-        "seen": sorted(program.seen),
-    }
+def _array_of(kind: Any) -> str:
+    return fields(kind)[0].name
 
 
-def parse_soft_prompt(value: dict[str, Any]) -> SoftPrompt:
-    """The inverse of `dump_soft_prompt`."""
-    embeddings = np.asarray(value["embeddings"], dtype=np.float32).reshape(value["shape"])
-    return SoftPrompt(embeddings, value["learned"], frozenset(value["used"]), frozenset(value["seen"]))
+def _taken_apart(program: Any) -> tuple[str, np.ndarray, dict[str, Any]]:
+    name = _array_of(program)
+    rest = {one.name: getattr(program, one.name) for one in fields(program)[1:]}
+    about = {key: sorted(value) if isinstance(value, frozenset) else value for key, value in rest.items()}
+    return name, np.ascontiguousarray(getattr(program, name), dtype=np.float32), about
+
+
+def _put_together(kind: type[Kind], array: np.ndarray, about: dict[str, Any]) -> Kind:
+    hints, make = get_type_hints(kind), cast("Callable[..., Kind]", kind)
+    made = {str: str, int: int, float: float, frozenset[str]: frozenset}
+    rest = (one.name for one in fields(kind)[1:])  # type: ignore[arg-type]
+    return make(array, **{name: made.get(hints[name], dict)(about[name]) for name in rest})
 
 
 def export_peft(program: SoftPrompt, folder: Path, *, base_model: str) -> None:

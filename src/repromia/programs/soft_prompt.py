@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,17 +53,10 @@ class SoftPrompt:
     def close(self) -> None:
         """Nothing to free."""
 
-    def save(self, path: Path) -> None:
-        """Write `path` (.safetensors) and `path` with .json."""
-        from repromia.programs.saved import save_soft_prompt
-
-        save_soft_prompt(self, path)
-
-    def dump(self) -> dict[str, Any]:
-        """The program as JSON values."""
-        from repromia.programs.saved import dump_soft_prompt
-
-        return dump_soft_prompt(self)
+    def check(self) -> None:
+        """Raises ValueError for what is no sequence of embeddings."""
+        if self.embeddings.ndim != 2:
+            raise ValueError(f"embeddings of shape {self.embeddings.shape} are no (token, width) matrix")
 
     def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
         """Signals behind the prompt, whose key/values are computed once. Raises AttackError without weights."""
