@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: demo test test-all check bench docs clean
+.PHONY: demo test test-all check bench docs sbom clean
 
 demo: $(STAMP)
 	$(BIN)/repromia demo language --out demo-audit
@@ -30,10 +30,16 @@ docs: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
+# What is installed, with licences, as CycloneDX; in an environment of its own, which would be listed otherwise.
+sbom: $(STAMP)
+	test -x .sbom/bin/cyclonedx-py || $(PYTHON) -m venv .sbom
+	.sbom/bin/python -m pip install -q -c constraints.txt cyclonedx-bom
+	.sbom/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --of JSON -o sbom.json
+
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-audit site
+	rm -rf $(VENV) .sbom sbom.json demo-audit site

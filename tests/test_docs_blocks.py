@@ -79,6 +79,7 @@ NOT_RUN = {
         "python train.py": "a file of the reader's own, whose private part is run",
         "python -m benchmarks.dp_training": "minutes; test_dp_training.py trains in the same way for a few steps",
     },
+    "docs/results/robustness.md": {"pip": "installs, and asks a registry about every package"},
     "docs/benchmarks.md": {
         "repromia bench wikimia-64": "minutes; test_bench_run.py runs the same cell with fewer attacks",
         "repromia bench wikimia --data": "hours, and data that is not shipped",

@@ -6,10 +6,13 @@ import ast
 import io
 import json
 import zipfile
+from importlib.metadata import requires
 from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from PIL import Image
 
 import repromia
@@ -92,12 +95,32 @@ def test_no_source_can_run_code_of_a_file() -> None:
     assert all(found[name] == ["pickle"] for name in UNPICKLERS)
 
 
+def brought_along(name: str, extras: frozenset[str]) -> set[str]:
+    """A distribution and all that it brings along here."""
+    found: dict[str, frozenset[str]] = {}
+    left = [(canonicalize_name(name), extras)]
+    while left:
+        name, extras = left.pop()
+        if extras <= found.get(name, frozenset()) and name in found:
+            continue
+        found[name] = found.get(name, frozenset()) | extras
+        for one in map(Requirement, requires(name) or []):
+            wanted = [{"extra": extra} for extra in ("", *extras)]
+            if one.marker is None or any(one.marker.evaluate(given) for given in wanted):
+                left.append((canonicalize_name(one.name), frozenset(one.extras)))
+    return set(found)
+
+
 def test_versions_are_pinned() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     assert len(pins) > 30
     assert all(line.count("==") == 1 for line in pins)
     assert "-c constraints.txt" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    pinned = {canonicalize_name(line.split("==")[0]) for line in pins}
+    chosen = ("nvidia-", "cuda-", "triton")  # of the build of torch that somebody chose
+    unpinned = {one for one in brought_along("repromia", frozenset({"dev"})) - pinned if not one.startswith(chosen)}
+    assert unpinned == {"repromia"}
 
 
 class Trap:
