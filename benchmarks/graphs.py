@@ -5,6 +5,7 @@
 Both sides are asked on the whole graph. With --asymmetric the protocol of older papers instead: members on the graph of
 the members alone; passive attacks and blind baselines only; with --per-class 90 --others 630 also the sampling of
 Olatunji et al. on Cora (100 and 600 on CiteSeer): as many members of each class, non-members from all the rest.
+With --transductive targets and shadow models are trained on the whole graph, with the labels of their halves alone.
 Audits that were finished are read back.
 """
 
@@ -52,12 +53,13 @@ def audit(
     sampling: tuple[int, int] = (0, 0),
     attacks: tuple[str, ...] = ATTACKS,
     controls: bool = True,
+    transductive: bool = False,
 ) -> AuditResult:
     """One target, trained here."""
     graph = read_graph(path)
     sides = drawn(graph.labels, seed, *sampling)
     labelled = node_records(graph, *sides)
-    taught = partial(train, kind=kind, classes=len(set(graph.labels)))
+    taught = partial(train, kind=kind, classes=len(set(graph.labels)), transductive=transductive)
     target = repromia.classifier(taught(labelled.members(), seed), labelled)
     folder = out / f"{path.stem}-{kind}-{seed}"
     if asymmetric:
@@ -86,6 +88,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--shadows", type=int, default=8)
     parser.add_argument("--asymmetric", action="store_true")
+    parser.add_argument("--transductive", action="store_true")
     parser.add_argument("--per-class", type=int, default=0)
     parser.add_argument("--others", type=int, default=630)
     parser.add_argument("--attacks", nargs="+", default=list(ATTACKS))
@@ -105,6 +108,7 @@ def main() -> None:
                 sampling=(given.per_class, given.others),
                 attacks=tuple(given.attacks),
                 controls=not given.no_controls,
+                transductive=given.transductive,
             )
             for seed in given.seeds
         }

@@ -52,8 +52,11 @@ def _two(first: nn.Module, second: nn.Module, activation: Callable[[Any], Any]) 
     return Network(first, second, activation)
 
 
-def train(records: Records, seed: int, *, kind: str, classes: int, epochs: int = EPOCHS) -> nn.Module:
-    """Adam at 0.01 with weight decay 5e-4 and no dropout, on the subgraph that the records' nodes induce."""
+def train(
+    records: Records, seed: int, *, kind: str, classes: int, epochs: int = EPOCHS, transductive: bool = False
+) -> nn.Module:
+    """Adam at 0.01 with weight decay 5e-4 and no dropout, on the subgraph that the records' nodes induce. Transductive:
+    on the whole graph, with the labels of the records' nodes alone."""
     import torch
     from torch import nn
 
@@ -62,7 +65,8 @@ def train(records: Records, seed: int, *, kind: str, classes: int, epochs: int =
     torch.manual_seed(seed)
     model = network(kind, graph.features.shape[1], classes)
     number = np.array([one.number for one in nodes])
-    features, edges = torch.from_numpy(graph.features), torch.from_numpy(graph.induced(number).edges)
+    inner = graph if transductive else graph.induced(number)
+    features, edges = torch.from_numpy(graph.features), torch.from_numpy(inner.edges)
     rows, wanted = torch.from_numpy(number), torch.tensor([int(one.label) for one in nodes])
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=5e-4)
     for _ in range(epochs):
