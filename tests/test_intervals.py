@@ -19,6 +19,7 @@ from repromia.errors import RepromiaError
 from repromia.intervals import (
     Bootstrap,
     Labelled,
+    _ordered_alike,
     clopper_pearson,
     delong,
     delong_difference,
@@ -101,6 +102,10 @@ def test_difference_where_the_variance_vanishes():
     good, better = member + np.linspace(0, 0.5, 40), member + np.linspace(0.5, 0, 40)
     same = delong_difference(good, good, member)
     assert (same.estimate, same.low, same.high, same.method) == (0.0, 0.0, 0.0, "identical scores")
+    rest = np.random.default_rng(0).normal(size=40)
+    alike = delong_difference(rest, np.exp(rest), member)  # another scale, and no pair that is ordered otherwise
+    assert (alike.estimate, alike.method) == (0.0, "Clopper-Pearson, disjoint pairs")
+    assert (alike.low, alike.high) == pytest.approx((0.025 ** (1 / 20) - 1, 1 - 0.025 ** (1 / 20)))
     both = delong_difference(good, better, member)
     assert both.method == "Clopper-Pearson, disjoint pairs"
     assert both.low == pytest.approx(-both.high)
@@ -109,6 +114,16 @@ def test_difference_where_the_variance_vanishes():
     assert (opposed.estimate, opposed.high) == (1.0, 1.0)
     assert 0.6 < opposed.low < 0.7
     assert delong_difference(good, np.zeros(40), member).method == "Hoeffding"
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.booleans()), min_size=2, max_size=7))
+def test_agreement_on_every_pair_is_seen(rows):
+    first, second = (np.array([row[at] for row in rows], dtype=float) for at in (0, 1))
+    member = np.array([row[2] for row in rows])
+    pairs = [(i, j) for i in np.flatnonzero(member) for j in np.flatnonzero(~member)]
+    agree = all(np.sign(first[i] - first[j]) == np.sign(second[i] - second[j]) for i, j in pairs)
+    assert _ordered_alike(first, second, member) == agree
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)

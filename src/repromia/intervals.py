@@ -113,8 +113,8 @@ def delong_difference(
     """AUC of a minus AUC of b on the same records, paired (DeLong et al. 1988), clipped to [-1, 1].
 
     For independent records only. The same scores twice differ by exactly 0. Otherwise, where the variance
-    vanishes, two bounds that hold at any size: when both AUCs are 0 or 1, all disjoint pairs agree
-    (Clopper-Pearson); else Hoeffding. Raises RepromiaError as `check_scores` does.
+    vanishes, bounds that hold at any size: when a and b order every member and non-member alike, or both AUCs are
+    0 or 1, all disjoint pairs agree (Clopper-Pearson); else Hoeffding. Raises RepromiaError as `check_scores` does.
     """
     first, second = _placements(scores_a, member), _placements(scores_b, member)
     parts = _Placements(first.members - second.members, first.nonmembers - second.nonmembers)
@@ -123,6 +123,8 @@ def delong_difference(
     half, method = float(norm.isf((1 - level) / 2)) * error, "paired DeLong"
     if np.array_equal(scores_a, scores_b):
         half, method = 0.0, "identical scores"
+    elif error < 1e-12 and _ordered_alike(scores_a, scores_b, member):
+        half, method = 1 - ((1 - level) / 2) ** (1 / pairs), "Clopper-Pearson, disjoint pairs"
     elif error < 1e-12 and {float(first.members.mean()), float(second.members.mean())} <= {0.0, 1.0}:
         # A pair unlike those observed moves the difference by at most 1, or 2 where a and b oppose.
         half = (1 + abs(value)) * (1 - ((1 - level) / 2) ** (1 / pairs))
@@ -130,6 +132,17 @@ def delong_difference(
     elif error < 1e-12:
         half, method = 2 * math.sqrt(math.log(2 / (1 - level)) / (2 * pairs)), "Hoeffding"
     return Estimate(estimate=value, low=max(-1.0, value - half), high=min(1.0, value + half), method=method)
+
+
+def _ordered_alike(
+    scores_a: Float[np.ndarray, " record"], scores_b: Float[np.ndarray, " record"], member: Bool[np.ndarray, " record"]
+) -> bool:
+    """Whether a and b agree on every pair of a member and a non-member: records of nested sets are told by counts."""
+    return all(
+        np.array_equal(*(np.searchsorted(np.sort(one[~side]), one[side], end) for one in (scores_a, scores_b)))
+        for side in (member, ~member)
+        for end in ("left", "right")
+    )
 
 
 def clopper_pearson(successes: int, trials: int, level: float = 0.95) -> Estimate:
