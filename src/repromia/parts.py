@@ -40,11 +40,14 @@ class Workers:
 
 @dataclass(frozen=True)
 class Asked:
-    """answers: one entry a variant; fed: what the target counted meanwhile (`Target.asked`); seconds: of asking."""
+    """answers: one entry a variant; fed: what the target counted meanwhile (`Target.asked`); seconds: of asking;
+    details: what the program found out when it was asked, of those that can `remember` it.
+    """
 
     answers: tuple[Signals, ...]
     fed: int = 0
     seconds: float = 0.0
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,10 @@ class Asking:
                 shards.append(Shard(part, tuple(programs[row] for row in left), tuple(keys[row][at] for row in left)))
         asked = self._here if self._stays(shards) else self._on_workers
         found |= dict(asked(shards, what))
+        for program, row in zip(programs, keys, strict=True):
+            remember = getattr(program, "remember", None)
+            if remember is not None:
+                remember({name: told for key in row if key in found for name, told in found[key].details.items()})
         whole = [row for row in keys if all(key in found for key in row)]
         return [[found[key] for key in row] if row in whole else [] for row in keys]
 
@@ -177,7 +184,8 @@ def ask_shard(target: Target, programs: Sequence[Program], part: Records, lenien
         began, fed = time.perf_counter(), target.asked
         try:
             answers = program.ask(target, part)
-            found.append(Asked(answers, target.asked - fed, time.perf_counter() - began))
+            details = program.details if hasattr(program, "remember") else {}
+            found.append(Asked(answers, target.asked - fed, time.perf_counter() - began, details))
         except Exception:
             if not lenient:
                 raise
@@ -228,11 +236,11 @@ def _stored(store: Store, key: str) -> Asked | None:
     found: list[Signals] = []
     while (one := store.get(f"{key}-{len(found)}")) is not None:
         found.append(one)
-    count = store.get_json(key)
-    return Asked(tuple(found)) if count is not None and count == len(found) else None
+    about = store.get_json(key)
+    return Asked(tuple(found), details=about["details"]) if about and about["answers"] == len(found) else None
 
 
 def _put(store: Store, key: str, asked: Asked) -> None:
     for variant, one in enumerate(asked.answers):
         store.put(f"{key}-{variant}", one)
-    store.put_json(key, len(asked.answers))
+    store.put_json(key, {"answers": len(asked.answers), "details": asked.details})

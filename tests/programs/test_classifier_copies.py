@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from classifier_models import (
 from repromia.attacks import parse
 from repromia.errors import AttackError
 from repromia.metrics import auc
+from repromia.parts import Asking, Workers
 from repromia.programs import Binding
 from repromia.programs.classifier_copies import NoiseAndRepair, RepairedCopies, mixture
 from repromia.programs.queries import Augmented
@@ -292,3 +294,13 @@ def test_rows_are_mixed_and_not_mirrored() -> None:
     assert found.logprob.shape == (2, 90, 1)
     assert np.isfinite(found.logprob).all()
     assert program.details["divergence_after_0"] < program.details["divergence_before_0"]
+
+
+def test_how_copies_were_repaired_is_known_when_their_answers_are_read_back(tmp_path: Path) -> None:
+    asked, fit, details = of_rows(), row_records(60), []
+    for _ in range(2):
+        program = bound(asked, fit=fit, steps=3)
+        Asking(asked, Store(tmp_path), Silent(), Workers()).ask([program], fit.records, "copies")
+        details.append((program.details, len(program._made)))
+    assert len(details[0][0]) == 4
+    assert details == [(details[0][0], 2), (details[0][0], 0)]

@@ -6,6 +6,7 @@ import copy
 import gc
 import weakref
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from test_programs import assert_equal, binding_of, records_of
 from torch import Tensor, nn
 
 from repromia.errors import AttackError
+from repromia.parts import Asking, Workers
 from repromia.programs import Binding, Identity
 from repromia.programs.own_text import own_samples
 from repromia.programs.registry import plan_for
@@ -22,6 +24,7 @@ from repromia.programs.weights import NoiseAndRepair, WeightNoise
 from repromia.progress import Silent
 from repromia.records import Records
 from repromia.signals import TokenSignals
+from repromia.store import Store
 from repromia.targets.copies import noised_copy, repair
 from repromia.targets.fingerprint import model_fingerprint
 from repromia.targets.language import LanguageModel
@@ -184,6 +187,19 @@ def test_no_noise_and_no_step_is_the_plain_view(models: SmallModels, records: Re
     (plain,) = Identity().ask(binding.target, records)
     (got,) = NoiseAndRepair(noise=0.0, steps=0).bind(binding).ask(binding.target, records)
     np.testing.assert_allclose(got.logprob, plain.logprob, atol=1e-5)
+
+
+def test_how_a_copy_was_repaired_is_known_when_its_answers_are_read_back(
+    models: SmallModels, records: Records, tmp_path: Path
+) -> None:
+    told = []
+    for _ in range(2):
+        binding = binding_of(models)
+        program = QUICK.bind(binding)
+        Asking(binding.target, Store(tmp_path), Silent(), Workers()).ask([program], records, "a copy")
+        told.append((program.details, len(binding.memory) > 0))
+    assert told[0][0].keys() == {"divergence_before", "divergence_after"}
+    assert told == [(told[0][0], True), (told[0][0], False)]
 
 
 def test_noise_without_repair_is_the_noised_copy(models: SmallModels, records: Records) -> None:

@@ -73,8 +73,12 @@ class RepairedCopies:
 
     @property
     def details(self) -> dict[str, Any]:
-        """How far the copies were from the target before and after repair, where they were made in this run."""
+        """How far the copies were from the target before and after repair."""
         return dict(self._repaired)
+
+    def remember(self, details: dict[str, Any]) -> None:
+        """What an earlier run found out, whose answers are read back."""
+        self._repaired = details | self._repaired
 
     def ask(self, target: Target, records: Records) -> tuple[ReferenceSignals, ...]:
         """What the copies say under the variants of `augmented`. Raises AttackError where none can be made."""

@@ -117,8 +117,12 @@ class RepairedCopy:
 
     @property
     def details(self) -> dict[str, Any]:
-        """How far the copy was from the target before and after repair, where it was made in this run."""
+        """How far the copy was from the target before and after repair."""
         return dict(self._repaired)
+
+    def remember(self, details: dict[str, Any]) -> None:
+        """What an earlier run found out, whose answers are read back."""
+        self._repaired = details | self._repaired
 
     def ask(self, target: Target, records: Records) -> tuple[TokenSignals, ...]:
         """Signals of the copy. Raises AttackError where it cannot be made."""
