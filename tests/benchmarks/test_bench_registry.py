@@ -190,6 +190,15 @@ def test_a_card_says_all_that_an_entry_states(name: str) -> None:
     assert "runnable here at laptop: missing: " in told
 
 
+def test_the_page_names_the_sources_of_all() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    for name, one in registry().items():
+        places = re.findall(r"https?://[^\s,;]+|(?:GitHub|Hugging Face) [\w.-]+/[\w.-]+", one.source)
+        assert places
+        for place in places:
+            assert place.rstrip(".") in page, f"{name}: {place}"
+
+
 def test_a_family_is_found_by_the_first_part_of_its_name() -> None:
     assert [one.name for one in find(("wikimia",))] == [f"wikimia-{words}" for words in (32, 64, 128, 256)]
     with pytest.raises(ConfigError, match="did you mean 'wikimia-64'"):
