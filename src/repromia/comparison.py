@@ -126,7 +126,6 @@ def _at_few_alarms(found: Difference) -> Iterator[str]:
         ):
             more = "more" if change.low > 0 else "fewer"
             yield (
-                f"At {one.fpr:.1%} false alarms it names {more} members ({one.baseline:.1%} → {one.run:.1%}, "
-                "difference "
-                f"{signed(change)}, not corrected for the number of comparisons)."
+                f"At {100 * one.fpr:g} % false alarms it names {more} members ({100 * one.baseline:.1f} % → "
+                f"{100 * one.run:.1f} %, difference {signed(change)}, not corrected for the number of comparisons)."
             )

@@ -152,7 +152,7 @@ def _reprogramming(row: AttackResult, gains: Sequence[Gain]) -> Finding:
     dropped = " The select role chose the identity: nothing that was learned is used." if kept == "identity" else ""
     lost = sorted({fpr for gain in fair for fpr, tpr in gain.tpr_at_fpr if tpr.high < 0})
     worse = (
-        f" It names fewer members than a fair baseline at {', '.join(f'{fpr:.1%}' for fpr in lost)} FPR."
+        f" It names fewer members than a fair baseline at {', '.join(f'{100 * fpr:g} %' for fpr in lost)} FPR."
         if lost
         else ""
     )
@@ -188,7 +188,7 @@ def _record_findings(rows: Sequence[AttackResult], records: RecordsSummary) -> I
             yield Finding(
                 code=f"fpr_{one.status}",
                 level="note",
-                sentence=f"TPR at {one.fpr:.1%} FPR is {one.status}: {one.reason}.",
+                sentence=f"TPR at {100 * one.fpr:g} % FPR is {one.status}: {one.reason}.",
             )
 
 

@@ -227,7 +227,7 @@ def _visible(row: AttackResult) -> str:
     if at is None or at.smallest_visible is None:
         return ""
     return (
-        f" A true TPR of {at.smallest_visible:.1%} at {at.fpr:.1%} FPR would have stood out from chance in about six of "
+        f" A true TPR of {100 * at.smallest_visible:.1f} % at {100 * at.fpr:g} % FPR would have stood out from chance in about six of "
         "ten such audits; a smaller leak may have been missed."
     )
 
