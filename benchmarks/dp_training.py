@@ -28,7 +28,8 @@ from benchmarks.targets import SHARED
 from repromia.config import AuditConfig
 from repromia.progress import Silent
 from repromia.result import AuditResult
-from repromia.run import audit_to_folder, read_records
+from repromia.run import audit_to_folder
+from repromia.sources import read_records
 from repromia.split import SplitOptions, split
 
 DELTA = 1e-5

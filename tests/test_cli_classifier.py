@@ -21,10 +21,10 @@ from classifier_models import CLASSES, IMAGES, vit
 from repromia.cli import main
 from repromia.config import AuditConfig
 from repromia.demo.language import paragraphs
+from repromia.models import load_models, shadow_models
 from repromia.pictures import read_pictures
 from repromia.progress import Silent
 from repromia.result import AuditResult
-from repromia.run import load_models, shadow_models
 from repromia.shadows import TrainedShadows, masks
 from repromia.targets.inputs import Images
 from repromia.targets.load import quiet

@@ -24,11 +24,11 @@ from safetensors.numpy import save
 from repromia.class_records import read_class_records
 from repromia.compare_folders import read_run
 from repromia.errors import RepromiaError
+from repromia.folders import read_audit
 from repromia.graph_files import read_graph
 from repromia.manifest import read_manifest
 from repromia.pictures import read_pictures
 from repromia.readers import read_labelled, read_members
-from repromia.run import read_audit
 from repromia.shadow_files import SavedShadows
 from test_report import a_result
 

@@ -19,14 +19,16 @@ from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_digits
 
+from repromia.checking import check_command
 from repromia.config import AuditConfig
 from repromia.errors import RecordsError
+from repromia.folders import _excerpts
 from repromia.picture_values import picture_of
 from repromia.pictures import holds_pictures, pictures_from_objects, read_labelled_pictures, read_pictures
 from repromia.readers import from_objects
 from repromia.records import LabelledRecords, Picture, content_digest, decoded
 from repromia.report import Excerpt
-from repromia.run import _excerpts, check_command, read_records
+from repromia.sources import read_records
 
 PLANTED = "Zanzibar"  # stands in every caption; no error may repeat it
 DIGITS = (load_digits().images * 15.9).astype(np.uint8)

@@ -16,12 +16,12 @@ from attacks.diffusion.trained import COUNT, Trained, trained
 from diffusion_models import tiny
 from repromia.config import Settings
 from repromia.errors import RepromiaError, TargetError
+from repromia.folders import write_audit
 from repromia.pipeline import Audit, run_audit
 from repromia.progress import Silent
 from repromia.records import LabelledRecords
 from repromia.result import AuditResult
 from repromia.roles import assign_roles
-from repromia.run import write_audit
 from repromia.sealed import SealedLabels
 from repromia.store import Store
 from repromia.targets.diffusion import DiffusionModel

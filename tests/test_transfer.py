@@ -10,10 +10,10 @@ import pytest
 
 from repromia.config import Settings
 from repromia.errors import ConfigError
+from repromia.folders import write_audit
 from repromia.pipeline import Audit, run_audit
 from repromia.progress import Silent
 from repromia.records import LabelledRecords, Records
-from repromia.run import write_audit
 from repromia.store import Store
 from repromia.targets.language import LanguageModel
 from repromia.transfer import load_heads

@@ -226,6 +226,6 @@ def audit(
 
 def read_audit(folder: str | Path) -> AuditResult:
     """A finished audit as `audit` returned it: `.table()`, `.roc()`, `.plot()`, `.findings`. Raises StoreError."""
-    from repromia.run import read_audit as read
+    from repromia.folders import read_audit as read
 
     return read(folder)

@@ -127,7 +127,7 @@ def check(
     json
         Print JSON instead of a table.
     """
-    from repromia.run import check_command
+    from repromia.checking import check_command
 
     return check_command(
         members,

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from repromia.config import AuditConfig, Settings
 from repromia.duplicates import remove_duplicates
 from repromia.errors import RepromiaError
+from repromia.models import load_models, shadow_models
 from repromia.pipeline import chosen_attacks
 from repromia.programs import Binding
 from repromia.progress import EVERYTHING, Progress, Shown, watched
 from repromia.randomised import drawn_by_lot, whole_units
 from repromia.report.words import duration
 from repromia.roles import Roles, assign_roles
-from repromia.run import load_models, read_records, shadow_models
 from repromia.scoring import programs_asked
+from repromia.sources import read_records
 from repromia.store import Store
 from repromia.views import Views
 

@@ -12,9 +12,10 @@ from repromia.dataset_inference import strongest_blind
 from repromia.progress import watched
 from repromia.records import LabelledRecords, Records
 from repromia.result import AttackResult, AuditResult, Estimate
-from repromia.run import audit_to_folder, read_records
+from repromia.run import audit_to_folder
 from repromia.set_config import ForgetConfig, SuspectConfig
 from repromia.signals import Scores
+from repromia.sources import read_records
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from repromia.dataset_inference import blind_check
 from repromia.duplicates import remove_duplicates
 from repromia.records import LabelledRecords, Records, joined
 from repromia.result import AttackResult, Estimate, Figures, TprAtFpr
-from repromia.run import read_records
 from repromia.set_audit import SetAudit, audit_sets, failed_words
 from repromia.set_config import ForgetConfig
 from repromia.signals import Scores
+from repromia.sources import read_records
 from repromia.store import write_atomic
 from repromia.unlearning import Outcome, SetScores, unlearning_check
 from repromia.verdict import UNAMBIGUOUS, interval

@@ -1,0 +1,93 @@
+"""An audit's folder: what is written into it, and read back."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repromia.records import Picture, Records, as_text
+from repromia.result import AuditResult
+from repromia.store import saving, write_atomic
+
+if TYPE_CHECKING:
+    from repromia.pipeline import Audit
+    from repromia.report import Excerpt
+
+EXCERPT = 300
+
+
+def write_audit(done: Audit, folder: Path, *, redact: bool) -> None:
+    """scores.parquet, programs/, report.html, and result.json last: where it is, the rest is."""
+    import numpy as np
+
+    from repromia.programs.saved import save_program
+    from repromia.report import RocPoints, Spread, render_html
+    from repromia.transfer import save_heads
+
+    learned_on = [at for at, role in enumerate(done.roles) if role != "eval"]
+    with saving(folder / "programs"):
+        for name, program in done.programs.items():
+            save_program(program, folder / "programs" / f"{_file_name(name)}.safetensors")
+    with saving(folder / "heads"):
+        save_heads(done.heads, done.records.take(learned_on), folder)
+    write_atomic(folder / "scores.parquet", _scores_parquet(done))
+    if done.unlabelled is not None:
+        own = {"id": done.unlabelled.records.ids, "group": done.unlabelled.records.groups}
+        write_atomic(folder / "unlabelled.parquet", _parquet({**own, **done.unlabelled.scores}))
+    excerpts = {} if redact else _excerpts(done.records, {one.id for one in done.result.exposed})
+    curves = {name: RocPoints(curve.fpr, curve.tpr) for name, curve in done.curves.items()}
+    known, at_eval = done.scores.get(done.result.headline), np.array([role == "eval" for role in done.roles])
+    spread = None if known is None else Spread(known[at_eval & done.member], known[at_eval & ~done.member])
+    page = render_html(done.result, curves=curves, excerpts=excerpts, spread=spread)
+    write_atomic(folder / "report.html", page.encode())
+    write_atomic(folder / "result.json", done.result.model_dump_json(indent=2).encode())
+
+
+def _scores_parquet(done: Audit) -> bytes:
+    known = {"id": done.records.ids, "role": done.roles, "member": done.member, "group": done.records.groups}
+    return _parquet({**known, **done.scores})
+
+
+def _parquet(columns: dict[str, Any]) -> bytes:
+    import polars
+
+    buffer = io.BytesIO()
+    polars.DataFrame(columns).write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def _excerpts(records: Records, wanted: set[str]) -> dict[str, Excerpt]:
+    from repromia.report import Excerpt
+    from repromia.report.thumbnails import data_uri
+
+    named = zip(records.ids, records.contents, strict=True)
+    return {
+        name: Excerpt(as_text(content)[:EXCERPT], data_uri(content) if isinstance(content, Picture) else "")
+        for name, content in named
+        if name in wanted
+    }
+
+
+def _file_name(plan: str) -> str:
+    """A readable, safe file name for a plan's options."""
+    kept = [one if one.isalnum() or one in "._-" else "_" for one in plan.replace("'", "")]
+    return "".join(kept)[:80].strip("_")
+
+
+def finished_audit(folder: Path, key: str) -> AuditResult | None:
+    """The result of a complete audit with this key in the folder, or None."""
+    try:
+        result = AuditResult.model_validate_json((folder / "result.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    complete = (folder / "report.html").is_file() and (folder / "scores.parquet").is_file()
+    return result if result.key == key and complete and result.status == "complete" else None
+
+
+def read_audit(folder: str | Path) -> AuditResult:
+    """A finished audit of a folder, with its curves. Raises StoreError."""
+    from repromia.compare_folders import curves_of, read_run
+
+    run = read_run(Path(folder), Path(folder).name)
+    return run.result.with_curves(curves_of(run))
