@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from repromia import blind
 from repromia.blind import (
     BASELINES,
     _auc_influence,
@@ -139,6 +141,34 @@ def test_deterministic_and_higher_is_member(name: str) -> None:
     assert scores[labelled.member].mean() > scores[~labelled.member].mean()
     np.testing.assert_array_equal(scores, fit_blind(labelled, name, seed=3)(labelled.records))
     assert cross_validated_auc(labelled, name, seed=3) == cross_validated_auc(labelled, name, seed=3)
+
+
+@pytest.mark.parametrize("name", ["tfidf", "char_ngrams"])
+def test_of_many_texts_some_are_fitted_on_and_all_are_scored(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planted year in half of the members, whatever part of them is read."""
+    texts = [f"{text} 1999" if row % 2 else text for row, text in enumerate(sentences(400, 0))] + sentences(400, 1)
+    labelled = from_objects(texts[:400], texts[400:])
+    whole = cross_validate(labelled, name)
+    monkeypatch.setattr(blind, "_AT_ONCE", 7)
+    again = cross_validate(labelled, name)
+    assert all(np.allclose(one.scores, two.scores) for one, two in zip(whole, again, strict=True))
+
+    read, fit = [], blind._fit
+
+    def counted(build: Any, inputs: list[str], *rest: Any) -> Any:
+        read.append(len("".join(inputs)))
+        return fit(build, inputs, *rest)
+
+    monkeypatch.setattr(blind, "_fit", counted)
+    monkeypatch.setattr(blind, "FITTED_LEAST", 10)
+    monkeypatch.setattr(blind, "FITTED_CHARACTERS", 20_000)
+    parts = cross_validate(labelled, name)
+    assert sorted(np.concatenate([one.rows for one in parts])) == list(range(800))
+    assert all(18_000 < characters <= 20_000 for characters in read)
+    assert cross_validated_auc(labelled, name).low > 0.6
+    scorer = fit_blind(labelled, name)
+    assert 18_000 < read[-1] <= 20_000
+    assert len(scorer(labelled.records)) == 800
 
 
 def test_perfect_separation_still_has_a_width() -> None:

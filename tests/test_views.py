@@ -22,7 +22,7 @@ from repromia.programs.soft_prompt import SoftPrompt
 from repromia.progress import Silent
 from repromia.records import LabelledRecords, Records
 from repromia.scoring import run_attack
-from repromia.signals import TOKEN_FIELDS, TokenSignals
+from repromia.signals import TOKEN_FIELDS, TokenSignals, size_of
 from repromia.store import Store
 from repromia.targets.language import LanguageModel
 from repromia.targets.load import LoadOptions, wrap_language_model
@@ -254,6 +254,29 @@ def test_views_that_share_memory_ask_once_even_in_another_role(models: SmallMode
     assert base.asked == asked
     assert second is first
     assert equal(some, first.take([3, 1]))
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_what_does_not_fit_into_memory_is_read_back(
+    models: SmallModels, records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    target = fresh(models.leaky)
+    views = make(models, target, records, tmp_path if stored else None)
+    first, second = views.ask("target", Identity()), views.ask("target", WordSwaps(copies=2))
+    size = sum(map(size_of, second))
+    assert size_of(first[0]) == sum(array.nbytes for array in vars(first[0]).values())
+    asked, costs = target.asked, views.cost_table()
+    monkeypatch.setattr(views_module, "KEPT_BYTES", size)
+    for _ in range(2):
+        for program, known in ((Identity(), first), (WordSwaps(copies=2), second)):
+            again = views.ask("target", program)
+            assert all(map(equal, again, known))
+            held = sum(size_of(one) for kept in views.memory.values() for one in kept)
+            assert held <= size if stored else held == size + size_of(first[0])
+    (some,) = views.ask("target", Identity(), np.array([3, 1]))
+    assert equal(some, first[0].take([3, 1]))
+    assert target.asked == asked
+    assert views.cost_table() == costs
 
 
 def test_rows_alone_are_asked_alone(models: SmallModels, records: Records) -> None:

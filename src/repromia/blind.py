@@ -41,6 +41,9 @@ _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 _TERM = r"\w+|[^\w\s]+"  # one-letter words and runs of signs too, so that no text is without a term
 _YEARS = range(1900, 2100)
 _DECADES = range(1900, 2100, 10)
+FITTED_CHARACTERS = 10_000_000  # of texts that a baseline is fitted on; of more, records are drawn by lot
+FITTED_LEAST = 500  # records of each side, however long
+_AT_ONCE = 2_000  # texts that are scored together: bounds memory, changes no score
 
 
 def baselines_for(records: Records) -> tuple[str, ...]:
@@ -64,7 +67,8 @@ class FoldScores(NamedTuple):
 def cross_validate(labelled: LabelledRecords, name: str, *, folds: int = 5, seed: int = 0) -> tuple[FoldScores, ...]:
     """Out-of-fold scores of the baseline `name`, fold by fold; groups are never divided.
 
-    The one use of all labels, eval's included, that the rules of evidence allow: no target is involved.
+    The one use of all labels, eval's included, that the rules of evidence allow: no target is involved. Every record is
+    scored; of texts of more than `FITTED_CHARACTERS` together, some drawn by lot are fitted on.
     Raises ConfigError for an unknown name; RecordsError with fewer than `folds` groups of a class, or when a
     fold comes out with one class because of large groups.
     """
@@ -81,8 +85,9 @@ def cross_validate(labelled: LabelledRecords, name: str, *, folds: int = 5, seed
     for train, held_out in splitter.split(groups, labelled.member, groups):
         if any(len(set(labelled.member[rows].tolist())) < 2 for rows in (train, held_out)):
             raise _too_few(folds, "a fold with one class only: groups are large")
+        train = _fitted_on(inputs, train, labelled.member, seed)
         model = _fit(build, _at(inputs, train), labelled.member[train], seed)
-        results.append(FoldScores(held_out, model.decision_function(_at(inputs, held_out))))
+        results.append(FoldScores(held_out, _scores(model, _at(inputs, held_out))))
     return tuple(results)
 
 
@@ -117,7 +122,8 @@ def cross_validated_auc(labelled: LabelledRecords, name: str, *, folds: int = 5,
 
 
 def fit_blind(fit: LabelledRecords, name: str, *, seed: int = 0) -> BlindScorer:
-    """A scorer fitted on the fit role: log-odds of membership, higher = member.
+    """A scorer fitted on the fit role (of long texts on some of it, see `cross_validate`): log-odds of membership,
+    higher = member.
 
     Raises ConfigError for an unknown name, RecordsError when `fit` holds one class only.
     """
@@ -128,13 +134,10 @@ def fit_blind(fit: LabelledRecords, name: str, *, seed: int = 0) -> BlindScorer:
             expected="members and non-members",
             found=f"{int(fit.member.sum())} members of {len(fit)} records",
         )
-    model = _fit(build, read(fit.records), fit.member, seed)
-
-    def scorer(records: Records) -> Float[np.ndarray, " record"]:
-        scores: Float[np.ndarray, " record"] = model.decision_function(read(records))
-        return scores
-
-    return scorer
+    inputs = read(fit.records)
+    rows = _fitted_on(inputs, np.arange(len(fit)), fit.member, seed)
+    model = _fit(build, _at(inputs, rows), fit.member[rows], seed)
+    return lambda records: _scores(model, read(records))
 
 
 def _too_few(folds: int, found: str) -> RecordsError:
@@ -188,6 +191,28 @@ def _baseline(records: Records, name: str) -> Baseline:
 
 def _at(inputs: Inputs, rows: Int[np.ndarray, " row"]) -> Inputs:
     return [inputs[row] for row in rows] if isinstance(inputs, list) else inputs[rows]
+
+
+def _fitted_on(
+    inputs: Inputs, rows: Int[np.ndarray, " row"], member: Bool[np.ndarray, " record"], seed: int
+) -> Int[np.ndarray, " row"]:
+    """All rows, in order; of texts as many of each side, drawn by lot, as have half of `FITTED_CHARACTERS`."""
+    if not isinstance(inputs, list):
+        return rows
+    generator, kept = np.random.default_rng(seed), []
+    for side in (True, False):
+        own = generator.permutation(rows[member[rows] == side])
+        read = np.cumsum([len(inputs[row]) for row in own])
+        kept.append(own[: max(FITTED_LEAST, int(np.searchsorted(read, FITTED_CHARACTERS / 2)))])
+    return np.sort(np.concatenate(kept))
+
+
+def _scores(model: Any, inputs: Inputs) -> Float[np.ndarray, " record"]:
+    if not isinstance(inputs, list):
+        scores: Float[np.ndarray, " record"] = model.decision_function(inputs)
+        return scores
+    parts = [inputs[at : at + _AT_ONCE] for at in range(0, len(inputs), _AT_ONCE)]
+    return np.concatenate([model.decision_function(part) for part in parts])
 
 
 def _fit(build: Build, inputs: Inputs, member: Bool[np.ndarray, " record"], seed: int) -> Any:

@@ -409,6 +409,12 @@ Signals = (
 )
 
 
+def size_of(signals: Any) -> int:
+    """Bytes of its arrays."""
+    values = (getattr(signals, one.name) for one in fields(signals))
+    return sum(one.nbytes for one in values if isinstance(one, np.ndarray))
+
+
 def join(parts: Sequence[Any]) -> Any:
     """The records of several signals of one kind, one after the other."""
     if isinstance(parts[0], DenoiseSignals):

@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from repromia.errors import AttackError, TargetError
 from repromia.frequencies import token_frequencies
-from repromia.parts import Asked, Asking, Workers
+from repromia.parts import Asked, Asking, Workers, parts_of
 from repromia.programs import Binding, Identity, Plan, Program, Target, TextTarget, identity_of, text_target
 from repromia.programs.prefixes import visible_texts
 from repromia.programs.registry import plan_for
@@ -28,6 +28,7 @@ from repromia.signals import (
     Signals,
     TokenSignals,
     join,
+    size_of,
     stack,
     told_by,
 )
@@ -35,6 +36,7 @@ from repromia.store import Store, code_digest, digest
 from repromia.targets.endpoint import EndpointModel
 
 Of = Literal["target", "reference"]
+KEPT_BYTES = 2**30  # of signals in memory; what else was stored is read back when it is wanted again
 
 
 @runtime_checkable
@@ -118,13 +120,15 @@ class Views:
         target = self.targets["target"]
         if not isinstance(target, TextTarget):
             return
-        sequences = target.encode(self.records.contents, self.records.ids)
-        if isinstance(target, EndpointModel):
+        endpoint = target if isinstance(target, EndpointModel) else None
+        if endpoint is not None:
             self.ask("target", Identity())
-            lengths = target.lengths(sequences)
-        else:
-            lengths = [len(one.ids) for one in sequences]
-        self.binding = replace(self.binding, longest=max(lengths))
+        longest = 0
+        for part in parts_of(target, self.records):
+            sequences = target.encode(part.contents, part.ids)
+            lengths = endpoint.lengths(sequences) if endpoint else [len(one.ids) for one in sequences]
+            longest = max(longest, *lengths)
+        self.binding = replace(self.binding, longest=longest)
 
     def add_reference(self, reference: Target) -> None:
         """A model to compare with. Raises TargetError unless it sees the records as the target does."""
@@ -206,12 +210,26 @@ class Views:
             program = identity_of(program)
         key = f"{self.targets[of].fingerprint} {program.key}"
         if key in self.memory:
-            known = self.memory[key]
+            known = self.memory[key] or _joined(self._parts(of, program, self.records))
+            self._keep(key, known)
             return known if rows is None else tuple(one.take(rows) for one in known)
         if rows is not None:
             return self._ask_parts(of, program, self.records.take(rows))
-        self.memory[key] = self._ask_parts(of, program, self.records)
-        return self.memory[key]
+        found = self._ask_parts(of, program, self.records)
+        self._keep(key, found)
+        return found
+
+    def _keep(self, key: str, signals: tuple[Signals, ...]) -> None:
+        """As the latest in memory. In a stored audit the oldest ones of too many leave an empty place."""
+        self.memory.pop(key, None)
+        self.memory[key] = signals
+        if self.store.folder is None:
+            return
+        total = 0
+        for name in reversed(self.memory):
+            total += sum(size_of(one) for one in self.memory[name])
+            if total > KEPT_BYTES and name != key:
+                self.memory[name] = ()
 
     def references(self, program: str = "") -> ReferenceSignals:
         """What reference models say of all records: those that `program` makes, else shadow models, else the one
@@ -257,18 +275,22 @@ class Views:
         found = asking.ask(list(wanted.values()), self.records, f"{of}: {len(wanted)} programs")
         for (key, program), parts in zip(wanted.items(), found, strict=True):
             if parts:
-                self.memory[key] = _joined(parts)
+                self._keep(key, _joined(parts))
                 self._count(of, program, self.records, self.memory[key], parts)
 
     def _asking(self, of: Of, *, lenient: bool) -> Asking:
         return Asking(self.targets[of], self.store, self.binding.progress, self.workers, lenient)
 
     def _ask_parts(self, of: Of, program: Program, records: Records) -> tuple[Signals, ...]:
-        (parts,) = self._asking(of, lenient=False).ask([program], records, f"{of}: {type(program).__name__}")
-        program.close()
+        parts = self._parts(of, program, records)
         joined = _joined(parts)
         self._count(of, program, records, joined, parts)
         return joined
+
+    def _parts(self, of: Of, program: Program, records: Records) -> list[Asked]:
+        (parts,) = self._asking(of, lenient=False).ask([program], records, f"{of}: {type(program).__name__}")
+        program.close()
+        return parts
 
     def _count(
         self, of: Of, program: Program, records: Records, answers: tuple[Signals, ...], parts: Sequence[Asked]
