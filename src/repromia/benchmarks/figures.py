@@ -10,6 +10,9 @@ REPROMIA = "Huang, Wang, Wang 2026, ReproMIA, arXiv 2603.28942 v1 (withdrawn; no
 MIN_K_PLUS_PLUS = "Zhang et al. 2024, Min-K%++, project page (best k chosen on the measured records)"
 FAST_MIA = "Fast-MIA, README (LLaMA-30B)"
 MIMIR = "Duan et al. 2024, MIMIR, local/mia_unified_mia_v5_results.json (13-grams, overlap < 0.8, Pythia-6.9B)"
+MIMIR_WIKIMIA = (
+    "Duan et al. 2024, MIMIR, local/mia_unified_mia_v5_results.json (WikiMIA, about 111 a class; Ref: GPT-2)"
+)
 BLIND = "Das et al. 2024, Blind Baselines, README"
 EZ_MIA = "Ilić et al. 2026, EZ-MIA, arXiv 2601.12104"
 LT_MIA = "Ilić et al. 2026, LT-MIA, arXiv 2604.03199"
@@ -50,4 +53,15 @@ WIKIMIA_32 = (
     *min_k_page("Min-K%", Pythia_6_9B=0.663, LLaMA_13B=0.680),
     *min_k_page("Min-K%++", Pythia_6_9B=0.703, LLaMA_13B=0.848),
     Published("ReCaLL", "LLaMA-30B", 0.907, 0.504, FAST_MIA, fpr=0.05, note="shots were not taken out of the records"),
+)
+# n of about 111 a class: the only length with as many non-members
+WIKIMIA_MIMIR = tuple(
+    Published(attack, on, auc, None, MIMIR_WIKIMIA)
+    for attack, on, auc in (
+        ("Loss", "Pythia-6.9B-deduped", 0.770),
+        ("Ref", "Pythia-6.9B-deduped", 0.787),
+        ("Min-K%", "Pythia-6.9B-deduped", 0.751),
+        ("Zlib", "Pythia-6.9B-deduped", 0.763),
+        ("Ref", "Pythia-160M", 0.859),
+    )
 )
