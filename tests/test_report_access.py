@@ -118,6 +118,15 @@ def test_the_page_has_the_structure_that_assistive_technology_reads() -> None:
     assert all(one.get("aria-hidden") == "true" for one in found.all("svg") if one not in drawn)
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_no_name_is_wider_than_a_phone(name: str) -> None:
+    """Names of attacks have no spaces: they break anywhere, and figures in tables, which scroll, nowhere."""
+    rules = dict(re.findall(r"^(body|table) \{(.*?)\}", PAGES[name], flags=re.MULTILINE | re.DOTALL))
+    assert "overflow-wrap: anywhere" in rules["body"]
+    assert "overflow-wrap: normal" in rules["table"]
+    assert "white-space: nowrap" not in rules["body"]
+
+
 def test_tables_say_what_their_cells_belong_to() -> None:
     found = structure(a_page())
     tables = found.all("table")
