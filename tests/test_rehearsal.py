@@ -27,7 +27,7 @@ def test_counts_are_those_of_the_audit_and_nothing_is_written(on_disk: Path) -> 
     assert counts in said
     asked = [view for view in result.views if view["of"] == "target"]
     assert f"{sum(view['passes'] * view['records'] for view in asked):,} in all" in said
-    assert f"in {len(asked)} fixed ways" in said
+    assert f"in {len(asked)} fixed way" in said
     assert {row.name for row in result.attacks if row.kind != "head"} == set(
         re.search(r"Attacks \(\d+\): ([\w, ]+) The target", said)[1].split(", ")  # type: ignore[index]
     )

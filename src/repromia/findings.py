@@ -145,7 +145,7 @@ def _reprogramming(row: AttackResult, gains: Sequence[Gain]) -> Finding:
     if rivals and all(gain.auc.low > 0 for gain in rivals):
         code, verdict = "reprogramming_helped", "helped"
     elif any(gain.auc.high < 0 for gain in fair):
-        code, verdict = "reprogramming_did_not_help", "did not help: a fair baseline is better"
+        code, verdict = "reprogramming_did_not_help", "did not help, a fair baseline is better"
     else:
         code, verdict = "reprogramming_did_not_help", "did not clearly help"
     kept = next((one.get("kept") for one in row.details.values() if isinstance(one, dict)), None)

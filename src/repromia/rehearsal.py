@@ -129,6 +129,11 @@ def dry_run_command(config: AuditConfig, shown: Shown = EVERYTHING) -> int:
     return 0
 
 
+def _counted(count: float, what: str) -> str:
+    many = "es" if what.endswith("s") else "s"
+    return f"{count:g} {what}{'' if count == 1 else many}"
+
+
 def lines_of(found: Rehearsal) -> list[str]:
     """The rehearsal in words."""
     records = sum(found.sizes.values())
@@ -137,8 +142,8 @@ def lines_of(found: Rehearsal) -> list[str]:
         f"Target: {found.target}",
         f"Records: {records:,} ({sizes}); {found.excluded:,} left out as duplicates.",
         f"Attacks ({len(found.attacks)}): {', '.join(one.name for one in found.attacks)}",
-        f"The target is asked in {found.programs} fixed ways: {found.passes:g} forward passes a record, "
-        f"{found.passes * records:,.0f} in all, about {duration(found.seconds)} at the speed of the first few.",
+        f"The target is asked in {_counted(found.programs, 'fixed way')}: {_counted(found.passes, 'forward pass')} a "
+        f"record, {found.passes * records:,.0f} in all, about {duration(found.seconds)} at the speed of the first few.",
     ]
     if found.learning:
         again = f", and {found.permutations} times again on permuted labels" if found.permutations else ""

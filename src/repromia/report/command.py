@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from repromia.compare_folders import curves_of, read_run
 from repromia.errors import ConfigError, StoreError
+from repromia.progress import watched
 from repromia.report import RocPoints, Spread, render_html
 from repromia.report.markdown import render_card, render_markdown
 from repromia.store import write_atomic
@@ -27,7 +28,8 @@ def report_command(folder: Path, *, form: Form = "md", out: Path | None = None) 
     from rich.console import Console
 
     path = out or folder / NAMES[form]
-    write_atomic(path, report_bytes(folder, form))
+    with watched().step("writing the report", None):
+        write_atomic(path, report_bytes(folder, form))
     Console().print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
     return 0
 
