@@ -38,7 +38,7 @@ def test_learning_and_shadow_models_are_named_as_not_counted(classifier_on_disk:
     done = repromia(*given, "--dry-run", folder=classifier_on_disk)
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
-    assert "learning of reprogram" in said
+    assert "making of reprogram; what is learned from labels 2 times more, on permuted ones" in said
     assert re.search(r"training \d+ shadow models", said)
     assert not (classifier_on_disk / "rehearsed").exists()
 

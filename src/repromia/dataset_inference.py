@@ -232,9 +232,8 @@ def _sentence(
         )
     if outcome == "unsound":
         return (
-            f"The test alarms on held-out against held-out records ({check.estimate:.1%} of random halves): no p-value "
-            "is "
-            "given."
+            f"The test alarms on held-out against held-out records ({100 * check.estimate:.1f} % of random halves): no "
+            "p-value is given."
         )
     said = f"p = {p_value:.2g}, one-sided permutation test for one look at a sample size fixed beforehand"
     if outcome == "not_shown":

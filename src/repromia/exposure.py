@@ -55,11 +55,10 @@ class Exposure:
         nonmembers = int((~self.member).sum())
         if count:
             return (
-                f"{count} of {members} members stand out among {nonmembers} non-members, of whom at most {rate:.0%} "
-                "are "
-                "expected to be there by chance."
+                f"{count} of {members} members stand out among {nonmembers} non-members, of whom at most "
+                f"{100 * rate:g} % are expected to be there by chance."
             )
-        none = f"No single member can be named at {rate:.0%} false discoveries."
+        none = f"No single member can be named at {100 * rate:g} % false discoveries."
         dependent = float(np.sum(1 / np.arange(1, members + 1))) if self.grouped else 1.0
         least = int(np.ceil(members * dependent / (rate * (1 + self.voters)) - 1e-9))
         among = f"{self.voters} groups of non-members" if self.grouped else f"{nonmembers} non-members"

@@ -82,7 +82,7 @@ def _epsilon(found: EpsilonFigures) -> Finding:
     return Finding(
         code="epsilon",
         level="note",
-        sentence=f"Membership was drawn by lot: at {one.confidence:.0%} confidence the training was not (epsilon, "
+        sentence=f"Membership was drawn by lot: at {100 * one.confidence:g} % confidence the training was not (epsilon, "
         f"{found.delta:g})-differentially private for any epsilon below {one.epsilon:.2f} ({found.attack!r}, bound "
         f"{one.name!r}).{part}",
     )

@@ -146,8 +146,8 @@ def lines_of(found: Rehearsal) -> list[str]:
         f"record, {found.passes * records:,.0f} in all, about {duration(found.seconds)} at the speed of the first few.",
     ]
     if found.learning:
-        again = f", and {found.permutations} times again on permuted labels" if found.permutations else ""
-        lines.append(f"Not in that time: learning of {', '.join(found.learning)}{again}.")
+        again = f"; what is learned from labels {found.permutations} times more, on permuted ones"
+        lines.append(f"Not in that time: making of {', '.join(found.learning)}{again if found.permutations else ''}.")
     if found.shadows:
         lines.append(f"Not in that time: training {found.shadows} shadow models.")
     lines.append("Not in that time: references, the null target, blind baselines and intervals. Nothing was written.")

@@ -173,7 +173,7 @@ def _check_sizes(labelled: LabelledRecords, fractions: RoleFractions, counts: In
         grouped = " in more or smaller groups" if labelled.records.grouped else ""
         raise RecordsError(
             f"the role {name!r} would hold {row[0]} members and {row[1]} non-members",
-            expected=f"at least {LEAST} of each in every role ({name} takes {share:.0%})",
+            expected=f"at least {LEAST} of each in every role ({name} takes {100 * share:.0f} %)",
             found=f"{members} members and {len(labelled) - members} non-members in all",
             hint=f"give at least {needed} members and {needed} non-members{grouped}, or other fractions",
         )
