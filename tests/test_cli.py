@@ -70,6 +70,16 @@ def test_help_imports_nothing_heavy() -> None:
     assert "audit" in done.stdout
 
 
+def test_attacks_are_listed_without_torch() -> None:
+    code = (
+        "import sys\nfrom repromia.run import attacks_command\nattacks_command(as_json=True)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {one["model"] for one in json.loads(done.stdout)} == {"language", "diffusion", "classifier", "graph"}
+
+
 def test_audit_writes_everything_and_returns_at_once_the_second_time(on_disk: Path) -> None:
     done = repromia(*audit_arguments("audit", *QUICK), folder=on_disk)
     assert done.returncode == 0, done.stderr + done.stdout

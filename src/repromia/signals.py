@@ -409,6 +409,14 @@ Signals = (
 )
 
 
+def sureness(answers: tuple[ClassSignals, ...]) -> Scores:
+    """How sure the model is of the record's class: the scaled logit, or the share of votes for it."""
+    if len(answers) == 1 and answers[0].told:
+        return answers[0].scaled_logit
+    found: Scores = np.mean([one.predicted == one.label for one in answers], axis=0)
+    return found
+
+
 def size_of(signals: Any) -> int:
     """Bytes of its arrays."""
     values = (getattr(signals, one.name) for one in fields(signals))

@@ -35,7 +35,6 @@ from repromia.programs.overlay import (
     Overlay,
     Votes,
     Where,
-    figure,
     overlaid,
     size_of,
     voted,
@@ -45,7 +44,7 @@ from repromia.programs.saved import Learned, dump_program, load_program, parse_p
 from repromia.progress import Silent
 from repromia.records import LabelledRecords, content_digest
 from repromia.scoring import run_attack
-from repromia.signals import ClassSignals
+from repromia.signals import ClassSignals, sureness
 from repromia.store import Store
 from repromia.targets.classifier import Classifier
 from repromia.targets.classifiers import ClassifierOptions, wrap_classifier
@@ -238,10 +237,10 @@ def test_figure_is_the_scaled_logit_or_the_share_of_votes() -> None:
     chances = np.array([[0.7, 0.2, 0.1], [0.25, 0.25, 0.5]])
     label = np.array([0, 1])
     told = ClassSignals(np.log(chances).astype(np.float32), chances.argmax(axis=1), label)
-    np.testing.assert_allclose(figure((told,)), np.log([0.7 / 0.3, 0.25 / 0.75]), rtol=1e-5)
+    np.testing.assert_allclose(sureness((told,)), np.log([0.7 / 0.3, 0.25 / 0.75]), rtol=1e-5)
     silent = [ClassSignals(np.full((2, 3), np.nan, np.float32), np.array(one), label) for one in ([0, 1], [0, 2])]
-    np.testing.assert_array_equal(figure((*silent, silent[0], told)), [1.0, 0.5])
-    np.testing.assert_array_equal(figure((silent[1],)), [1, 0])
+    np.testing.assert_array_equal(sureness((*silent, silent[0], told)), [1.0, 0.5])
+    np.testing.assert_array_equal(sureness((silent[1],)), [1, 0])
 
 
 @pytest.fixture
@@ -431,11 +430,11 @@ BRIEF = LearnedOverlay(steps=5)
 
 
 def plain(asked: Classifier, of: LabelledRecords, answers: str = "scores") -> np.ndarray:
-    return figure(Votes(answers).ask(asked, of.records))
+    return sureness(Votes(answers).ask(asked, of.records))
 
 
 def scores(asked: Classifier, program: Overlay, of: LabelledRecords) -> np.ndarray:
-    return 2 * plain(asked, of, program.answers) - figure(program.ask(asked, of.records))
+    return 2 * plain(asked, of, program.answers) - sureness(program.ask(asked, of.records))
 
 
 @pytest.mark.parametrize("optimiser", ["auto", "spsa", "cma"])
@@ -543,12 +542,12 @@ def test_labels_alone_suffice() -> None:
     assert found.key == other.key
     assert found.details["optimiser"] == "spsa"
     assert found.details["answers_used"] == "labels"
-    share = figure(found.ask(silent, EVAL.records))
+    share = sureness(found.ask(silent, EVAL.records))
     assert set(np.unique(share * DRAWS)) <= set(range(DRAWS + 1))
     assert found.evaluations == 1
     assert len(found.ask(silent, EVAL.records)) == DRAWS
-    np.testing.assert_array_equal(share, figure(found.ask(told, EVAL.records)))
-    correct = figure(Votes("scores").ask(silent, EVAL.records))  # one answer that is no score
+    np.testing.assert_array_equal(share, sureness(found.ask(told, EVAL.records)))
+    correct = sureness(Votes("scores").ask(silent, EVAL.records))  # one answer that is no score
     assert set(np.unique(correct)) <= {0, 1}
 
 
@@ -634,7 +633,7 @@ def test_the_attack_scores_the_change_in_its_file(recipe: str, overlay: Overlay,
     scored = run_attack(attack, views(target(), Store(None)))
     assert scored.reason == ""
     assert scored.scores is not None
-    probed = figure(overlay.ask(target(), EVAL.records))
+    probed = sureness(overlay.ask(target(), EVAL.records))
     expected = 2 * plain(target(), EVAL) - probed if recipe == "contrast" else probed
     np.testing.assert_allclose(scored.scores, expected, atol=1e-6)
     save_program(replace(overlay, seen=frozenset({content_digest(EVAL.records.contents[0])})), path)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from repromia.progress import Progress
     from repromia.targets.language import LanguageModel
 
+TEN = "99+199+299+399+499+599+699+799+899+999"  # timesteps of GSA: equidistant, as published
+
 
 @runtime_checkable
 class Target(Protocol):

@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 
 from repromia.errors import AttackError
-from repromia.programs import Fixed, Target
+from repromia.programs import TEN, Fixed, Target
 from repromia.programs.denoising import check_timesteps, denoiser_behind, drawn_noise, noised, timesteps_of
 from repromia.records import Records
 from repromia.signals import GradientSignals
 from repromia.targets.diffusion import Conditions, DiffusionModel
-
-TEN = "99+199+299+399+499+599+699+799+899+999"  # equidistant, as published
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from repromia.programs.overlay import (
     Overlay,
     Where,
     classes_of,
-    figure,
     images_of,
     overlaid,
     size_of,
@@ -33,7 +32,7 @@ from repromia.programs.queries import classifier_behind
 from repromia.programs.restarts import best_of_restarts
 from repromia.programs.saved import load_program
 from repromia.records import LabelledRecords, content_digest
-from repromia.signals import Scores
+from repromia.signals import Scores, sureness
 from repromia.targets.classifier import Classifier
 from repromia.targets.prompted_texts import can_be_prompted
 
@@ -241,7 +240,7 @@ class _Side:
         self.plain = self._figure(self.pixels)
 
     def _figure(self, pixels: Tensor) -> Scores:
-        return figure(tuple(self.model.signals(one, self.label) for one in voted(pixels, self.plan.answers)))
+        return sureness(tuple(self.model.signals(one, self.label) for one in voted(pixels, self.plan.answers)))
 
     @torch.no_grad()
     def scores(self, weights: Tensor) -> Scores:

@@ -22,7 +22,7 @@ from repromia.programs import Program, Target
 from repromia.programs.denoising import drawn_noise
 from repromia.programs.queries import Query, classifier_behind
 from repromia.records import Records
-from repromia.signals import ClassSignals, Scores
+from repromia.signals import ClassSignals
 from repromia.targets.classifier import Classifier
 
 Where = Literal["additive", "coarse", "border", "affine"]
@@ -57,14 +57,6 @@ def voted(pixels: Pixels, answers: str) -> list[Pixels]:
     if answers == "scores":
         return [pixels]
     return [(pixels + LEVEL * drawn_noise(pixels.shape[1:], -1, draw)).clamp(0, 1) for draw in range(DRAWS)]
-
-
-def figure(answers: tuple[ClassSignals, ...]) -> Scores:
-    """How sure the model is of the record's class: the scaled logit, or the share of votes for it."""
-    if len(answers) == 1 and answers[0].told:
-        return answers[0].scaled_logit
-    found: Scores = np.mean([one.predicted == one.label for one in answers], axis=0)
-    return found
 
 
 def size_of(where: str, shape: tuple[int, int, int]) -> tuple[int, ...]:

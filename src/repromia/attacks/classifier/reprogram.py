@@ -3,8 +3,7 @@
 from typing import Annotated
 
 from repromia.attacks import Ask, attack
-from repromia.programs.overlay import figure
-from repromia.signals import ClassSignals, Scores
+from repromia.signals import ClassSignals, Scores, sureness
 
 
 @attack(
@@ -33,4 +32,4 @@ def reprogram(
     restarts: int = 1,
 ) -> Scores:
     """2 s(x) - s(changed x) (recipe=contrast) or s(changed x) (recipe=paper); options as of `LearnedOverlay`."""
-    return 2 * figure(plain) - figure(probed) if recipe == "contrast" else figure(probed)
+    return 2 * sureness(plain) - sureness(probed) if recipe == "contrast" else sureness(probed)

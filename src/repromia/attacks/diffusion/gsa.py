@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from repromia.attacks import AskBank, BankRecipe, attack
-from repromia.programs.gradients import TEN
+from repromia.programs import TEN
 from repromia.signals import GradientSignals
 
 Features = Float[np.ndarray, "record feature"]
