@@ -169,7 +169,7 @@ def _some(found: UnlearningEvidence) -> str:
     tpr = found.forget_tpr
     if found.forget.low > 0.5:
         return ", though by less than the margin" if found.forget.high < 0.5 + found.margin else ""
-    return f": not on average, but {100 * tpr.tpr:.1f} % of them stand out at {100 * tpr.fpr:g} % false alarms"
+    return f": not on average, but {100 * (tpr.tpr or 0):.1f} % of them stand out at {100 * tpr.fpr:g} % false alarms"
 
 
 def _words(one: Estimate) -> str:
