@@ -124,7 +124,7 @@ def saved(path: Path, where: str, channels: int, t: str = "20+50") -> tuple[str,
     """A perturbation on disk, written by hand."""
     delta = np.random.default_rng(3).normal(0, 0.2, (channels, SIZE, SIZE)).astype(np.float32)
     save_file({"delta": delta}, path / f"{where}.safetensors")
-    about = {"where": where, "t": t, "interval": 10, "learned": {}, "used": [], "seen": []}
+    about = {"kind": "perturbation", "where": where, "t": t, "interval": 10, "learned": {}, "used": [], "seen": []}
     (path / f"{where}.json").write_text(json.dumps(about))
     return str(path / f"{where}.safetensors"), torch.from_numpy(delta)[None]
 

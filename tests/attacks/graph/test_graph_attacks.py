@@ -216,7 +216,7 @@ def test_options_of_reprogram_reach_its_program() -> None:
     chosen = parse("reprogram:prompts=4:bound=0.2:recipe=paper:steps=3:rate=0.5:per_class=7", "graph")
     plan = plan_for("learned_feature_prompt", chosen.options, "graph")
     assert repr(plan) == (
-        "LearnedFeaturePrompt(prompts=4, bound=0.2, recipe='paper', steps=3, rate=0.5, per_class=7, program='')"
+        "LearnedFeaturePrompt(prompts=4, bound=0.2, recipe='paper', steps=3, rate=0.5, per_class=7, program='', restarts=1)"
     )
     default = plan_for("learned_feature_prompt", {}, "graph")
     assert plan_for("learned_feature_prompt", registry("graph")["reprogram"].options, "graph") == default
