@@ -12,6 +12,7 @@ from repromia.attacks import AskReferences, Variants, choose, parse, registry
 from repromia.attacks.graph.probe_bank import PRESETS
 from repromia.errors import AttackError
 from repromia.metrics import auc
+from repromia.programs.feature_prompt import LearnedFeaturePrompt
 from repromia.programs.graph import PLANS
 from repromia.programs.registry import plan_for
 from repromia.signals import ClassSignals, GainSignals, ReferenceGains
@@ -215,9 +216,7 @@ def test_reprogram_is_its_formula() -> None:
 def test_options_of_reprogram_reach_its_program() -> None:
     chosen = parse("reprogram:prompts=4:bound=0.2:recipe=paper:steps=3:rate=0.5:per_class=7", "graph")
     plan = plan_for("learned_feature_prompt", chosen.options, "graph")
-    assert repr(plan) == (
-        "LearnedFeaturePrompt(prompts=4, bound=0.2, recipe='paper', steps=3, rate=0.5, per_class=7, program='', restarts=1)"
-    )
+    assert plan == LearnedFeaturePrompt(prompts=4, bound=0.2, recipe="paper", steps=3, rate=0.5, per_class=7)
     default = plan_for("learned_feature_prompt", {}, "graph")
     assert plan_for("learned_feature_prompt", registry("graph")["reprogram"].options, "graph") == default
 
