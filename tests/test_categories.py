@@ -82,6 +82,7 @@ def test_records_say_their_length_and_class() -> None:
     assert own_categories(captioned) == {}  # a caption each is no class
 
 
+@pytest.mark.slow
 def test_a_source_that_was_trained_on_stands_out(on_disk: Path, models: SmallModels) -> None:  # noqa: F811
     """Of members, source a was fine-tuned on and source b was not. b and the lengths are not called more exposed.
 

@@ -63,6 +63,7 @@ def test_programs_of_classifiers_are_carried_over_by_what_they_were_learned_for(
     assert (node.options["recipe"], node.options["program"]) == ("paper", str(prompt))
 
 
+@pytest.mark.slow
 def test_behind_label_only_the_attacks_on_labels_are_chosen(on_disk: Path) -> None:  # noqa: F811
     given = arguments("labels", {"--attacks": "default", "--shadow-training": "", "--shadow-models": ""})
     done = command(*given, "--defence", "label_only", "--program-permutations", "0", folder=on_disk)

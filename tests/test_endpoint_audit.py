@@ -397,6 +397,7 @@ def test_audit_by_the_command(
     assert not any(text[:30].encode() in kept for text in labelled.records.texts())
 
 
+@pytest.mark.slow
 def test_bank_by_the_command(server: LocalServer, on_disk: Path) -> None:
     done = repromia(*arguments(server, f"loss,min_k,{TEXT_ONLY}", "--no-controls", "--redact"), folder=on_disk)
     assert done.returncode in (0, 1), done.stderr
@@ -433,6 +434,7 @@ def test_killed_midway_asks_nothing_again(server: LocalServer, on_disk: Path) ->
     assert len(asked) - len(set(asked)) <= 8  # at most the request that was under way
 
 
+@pytest.mark.slow
 def test_budget_ends_the_audit_and_a_larger_one_goes_on(server: LocalServer, on_disk: Path) -> None:
     bank = f"{TEXT_ONLY},loss"
     flags = ("--no-controls", "--fprs=0.05")

@@ -118,6 +118,7 @@ def test_audits_that_do_not_fit_together_are_refused(audits: Path, rotated: list
         exposure_of_runs([run_of(tmp_path / "d", like, 4.0, 0, records=grouped)])
 
 
+@pytest.mark.slow
 def test_rotations_from_the_command_line(on_disk: Path) -> None:  # noqa: F811
     """A real model, three seeds; then the same folders read by hand give the same table, and one alone its part."""
     arguments = audit_arguments("turned", *QUICK)

@@ -252,6 +252,7 @@ def test_wrong_use_is_one_readable_block(user: Path, command: str, more: list[st
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_file_may_configure_these_commands(user: Path) -> None:
     lines = "model: untouched\nsuspect: retained.jsonl\nheldout: never.jsonl\nout: from-file\nattacks: [loss, min_k]\n"
     (user / "used.yaml").write_text(lines + "fprs: [0.05]\nbootstrap: 200\ncontrols: false\ntext: text\n")

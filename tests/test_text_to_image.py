@@ -28,7 +28,7 @@ def images(folder: Path, captions: bool) -> None:
                 (folder / side / f"{row}.txt").write_text("a cat" if row % 2 else "two dogs and a bird")
 
 
-@pytest.mark.parametrize("name", ["sd1", "sd3"])
+@pytest.mark.parametrize("name", ["sd1", pytest.param("sd3", marks=pytest.mark.slow)])
 def test_a_text_to_image_pipeline_is_audited(name: str, tmp_path: Path) -> None:
     images(tmp_path, captions=True)
     tiny(name).save_pretrained(tmp_path / "pipeline")

@@ -198,7 +198,7 @@ def memory_for(model: Any, records: int, error: type[RuntimeError]) -> Iterator[
         handle.remove()
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, pytest.param(RuntimeError, marks=pytest.mark.slow)])
 def test_out_of_memory_halves_the_batch(
     error: type[RuntimeError], models: SmallModels, sequences: list[TokenSequence]
 ) -> None:
