@@ -38,6 +38,12 @@ def test_table_fits(width: int) -> None:
     assert any("loss" in line and "0.561 [0.524, 0.598]" in line for line in lines)
 
 
+def test_the_headline_is_told_at_a_rate_that_was_asked_for() -> None:
+    (measured, *_) = row("loss", "passive", 0.6).tpr_at_fpr
+    output = printed(a_result(attacks=(row("loss", "passive", 0.6, tpr_at_fpr=(measured,)),), headline="loss"), 120)
+    assert "Headline attack loss: AUC 0.600 [0.563, 0.637]; TPR at 10 % FPR 21.0 % [17.0, 25.0]" in output
+
+
 def test_failures_are_red() -> None:
     output = printed(a_result(), color=True)
     assert any("\x1b[31m" in line and "could not be measured" in line for line in output.splitlines())

@@ -75,11 +75,12 @@ def _headline_figures(result: AuditResult) -> str:
     row = words.headline_row(result)
     if row is None:
         return f"Headline attack: there is no row named {result.headline!r}"
-    auc, tpr = words.auc_cell(row), words.tpr_cell(row, 0.01)
+    fpr = words.first_fpr(row)
+    auc, tpr = words.auc_cell(row), words.tpr_cell(row, fpr)
     if not auc.measured:
         return f"Headline attack {row.name} {auc.text}"
     found = tpr.text if tpr.measured else f"could not be measured: {tpr.remark or tpr.text}"
-    return f"Headline attack {row.name}: AUC {auc.text}; TPR at 1 % FPR {found}"
+    return f"Headline attack {row.name}: AUC {auc.text}; TPR at {words.fpr_words(fpr)} FPR {found}"
 
 
 def _table(result: AuditResult, console: Console) -> Table:

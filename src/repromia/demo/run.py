@@ -28,14 +28,14 @@ def run_demo(out: Path, *, modality: str = "language", model: str = "small", see
     if modality == "diffusion":
         from repromia.demo import diffusion
 
-        console.print("Training two small diffusion models on handwritten digits (about two minutes on two cores) …")
+        console.print("Training two small diffusion models on handwritten digits (a minute or two, once) …")
         files, attacks = diffusion.prepare(out, seed=seed, progress=progress), diffusion.ATTACKS
     elif model == "smollm2":
         from repromia.demo.smollm2 import prepare_smollm2
 
         files, attacks = prepare_smollm2(out, seed=seed, progress=progress)
     else:
-        console.print("Training a small language model on presidential addresses (about two minutes on two cores) …")
+        console.print("Training a small language model on presidential addresses (a minute or two, once) …")
         files, attacks = prepare(out, seed=seed, progress=progress), ATTACKS
     config = AuditConfig(
         model=str(files.finetuned),
