@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import signal
 import subprocess
@@ -103,6 +104,21 @@ def test_audit_writes_everything_and_returns_at_once_the_second_time(on_disk: Pa
     assert again.returncode == 0
     assert (out / "result.json").read_bytes() == before
     assert "already_finished" in (out / "events.jsonl").read_text()
+
+
+def test_texts_leave_the_report_of_a_finished_audit_when_that_is_asked_for(on_disk: Path) -> None:
+    texts = [html.escape(json.loads(line)["text"][:40]) for line in (on_disk / "train.jsonl").read_text().splitlines()]
+    out, pages = on_disk / "kept", []
+    for more in ([], ["--redact"], ["--redact"], []):
+        done = repromia(*audit_arguments("kept", *QUICK), *more, folder=on_disk)
+        assert done.returncode == 0, done.stderr
+        pages.append((out / "report.html").read_text(encoding="utf-8"))
+        assert result_in(out).config["redact"] is bool(more)
+        assert any(text in pages[-1] for text in texts) is not bool(more)
+        assert "--redact" in pages[-1] or not more
+    assert pages[2] == pages[1]
+    assert pages[3] == pages[0]
+    assert (out / "events.jsonl").read_text().count("already_finished") == 3
 
 
 def test_yaml_and_flags_are_the_same_configuration(on_disk: Path) -> None:

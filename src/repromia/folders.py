@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,19 @@ def finished_audit(folder: Path, key: str) -> AuditResult | None:
         return None
     complete = (folder / "report.html").is_file() and (folder / "scores.parquet").is_file()
     return result if result.key == key and complete and result.status == "complete" else None
+
+
+def rewrite_report(result: AuditResult, folder: Path, records: Records, *, redact: bool) -> AuditResult:
+    """The report of the finished audit in the folder with record texts, or (redact) without; and its result again."""
+    from repromia.compare_folders import read_run
+    from repromia.report.command import page_of
+
+    result = result.model_copy(update={"config": {**result.config, "redact": redact}})
+    excerpts = {} if redact else _excerpts(records, {one.id for one in result.exposed})
+    page = page_of(replace(read_run(folder, folder.name), result=result), excerpts)
+    write_atomic(folder / "report.html", page.encode())
+    write_atomic(folder / "result.json", result.model_dump_json(indent=2).encode())
+    return result
 
 
 def read_audit(folder: str | Path) -> AuditResult:

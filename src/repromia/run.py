@@ -14,7 +14,7 @@ from rich.console import Console
 
 from repromia.config import AuditConfig, Settings
 from repromia.errors import RepromiaError
-from repromia.folders import finished_audit, read_audit, write_audit
+from repromia.folders import finished_audit, read_audit, rewrite_report, write_audit
 from repromia.models import load_models, shadow_models, workers_of
 from repromia.progress import EVERYTHING, Progress, Shown, Silent, watched
 from repromia.records import LabelledRecords, Records, without_records
@@ -64,7 +64,9 @@ def audit_to_folder(config: AuditConfig, progress: Progress, unlabelled: Records
         finished = finished_audit(config.out, key)
         if finished is not None:
             store.event("already_finished")
-            return finished
+            if finished.config.get("redact", False) == config.redact:
+                return finished
+            return rewrite_report(finished, config.out, labelled.records, redact=config.redact)
         with connected(config.cluster):
             done = run_audit(
                 models,

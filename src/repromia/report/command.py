@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
 
-from repromia.compare_folders import curves_of, read_run
+from repromia.compare_folders import Run, curves_of, read_run
 from repromia.errors import ConfigError, StoreError
 from repromia.progress import watched
-from repromia.report import RocPoints, Spread, render_html
+from repromia.report import Excerpt, RocPoints, Spread, render_html
 from repromia.report.markdown import render_card, render_markdown
 from repromia.store import write_atomic
 
@@ -43,12 +44,17 @@ def report_bytes(folder: Path, form: Form) -> bytes:
         return render_card(run.result).encode()
     if form == "pdf":
         return _pdf(folder)
+    return page_of(run, {}).encode()
+
+
+def page_of(run: Run, excerpts: Mapping[str, Excerpt]) -> str:
+    """The HTML report of a finished audit, with these records in it."""
     sides = run.in_eval & run.member, run.in_eval & ~run.member
     curves = {name: RocPoints(curve.fpr, curve.tpr) for name, curve in curves_of(run).items()}
     headline = run.scores.get(run.result.headline)
     known = headline is not None and run.result.headline in curves
     spread = Spread(*(headline[side] for side in sides)) if headline is not None and known else None
-    return render_html(run.result, curves=curves, excerpts={}, spread=spread).encode()
+    return render_html(run.result, curves=curves, excerpts=excerpts, spread=spread)
 
 
 def _pdf(folder: Path) -> bytes:
