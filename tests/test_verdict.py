@@ -17,6 +17,7 @@ from repromia.result import BlindResult, Estimate, NullRow, NullTarget
 from repromia.roles import assign_roles
 from repromia.scoring import Scored
 from repromia.verdict import Evidence, verdict
+from test_report import row
 
 FPRS = (0.05, 0.01)
 NO_NULL = NullTarget(status="not_available", reason="none")
@@ -196,3 +197,10 @@ def test_what_no_model_is_given_does_not_veto_beside_a_clean_null(
     scores = {"naive": generator.normal(size=size) + 1.5 * member}
     null = None if null_shift is None else generator.normal(size=size) + null_shift * member
     assert concluded(judge, scores, blind=blind, null=null, modality="diffusion") == expected
+
+
+def test_of_equally_good_attacks_the_cheaper_one_is_the_headline() -> None:
+    rows = [row("bank", "reprogrammed", 0.6, forward_passes=9.0), row("passive", "head", 0.6, forward_passes=2.0)]
+    assert best_on_select(rows) == rows[1]
+    assert best_on_select([*rows, row("better", "reprogrammed", 0.61, forward_passes=99.0)]).name == "better"  # type: ignore[union-attr]
+    assert best_on_select([rows[1], row("first", "head", 0.6, forward_passes=2.0)]).name == "first"  # type: ignore[union-attr]

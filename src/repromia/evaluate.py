@@ -189,9 +189,9 @@ def all_records(roles: Roles) -> Records:
 
 
 def best_on_select(rows: Sequence[AttackResult]) -> AttackResult | None:
-    """The measured row with the highest AUC on select; ties go to the first by name."""
+    """The measured row with the highest AUC on select; ties go to fewer forward passes, then to the first by name."""
     measured = [row for row in rows if row.select_auc is not None]
-    return min(measured, key=lambda row: (-(row.select_auc or 0.0), row.name), default=None)
+    return min(measured, key=lambda row: (-(row.select_auc or 0.0), row.forward_passes, row.name), default=None)
 
 
 def permuted(labelled: LabelledRecords, generator: np.random.Generator) -> LabelledRecords:
