@@ -13,7 +13,7 @@ from repromia.attacks import Modality, parse
 from repromia.controls import null_name
 from repromia.evaluate import Judge, best_on_select
 from repromia.records import LabelledRecords, Records
-from repromia.result import BlindResult, Estimate, NullRow, NullTarget
+from repromia.result import BlindResult, Estimate, NullRow, NullTarget, TprAtFpr
 from repromia.roles import assign_roles
 from repromia.scoring import Scored
 from repromia.verdict import Evidence, verdict
@@ -204,3 +204,15 @@ def test_of_equally_good_attacks_the_cheaper_one_is_the_headline() -> None:
     assert best_on_select(rows) == rows[1]
     assert best_on_select([*rows, row("better", "reprogrammed", 0.61, forward_passes=99.0)]).name == "better"  # type: ignore[union-attr]
     assert best_on_select([rows[1], row("first", "head", 0.6, forward_passes=2.0)]).name == "first"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("tpr", "low", "said"),
+    [(0.013, 0.003, "not told apart from chance, which names 10"), (0.1, 0.05, "chance names 10")],
+)
+def test_few_named_members_are_not_told_as_if_they_were_more_than_chance(tpr: float, low: float, said: str) -> None:
+    at = TprAtFpr(fpr=0.01, status="measured", tpr=tpr, low=low, high=2 * tpr)
+    headline = row("loss", "passive", 0.6, tpr_at_fpr=(at,))
+    none = NullTarget(status="not_available", reason="there is none")
+    sentence = verdict(Evidence(headline, (headline,), (), (), none)).sentence
+    assert sentence.endswith(f"{1000 * tpr:.0f} of 1,000 members [{1000 * low:.0f}, {2000 * tpr:.0f}]; {said}.")

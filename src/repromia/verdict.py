@@ -216,9 +216,10 @@ def _named(row: AttackResult) -> str:
     at = next((one for one in row.tpr_at_fpr if one.fpr == 0.01 and one.tpr is not None), None)
     if at is None or at.tpr is None or at.low is None or at.high is None:
         return ""
+    beside = "chance names 10" if above_chance(row, at) else "not told apart from chance, which names 10"
     return (
         f" At 1 false alarm in 100 it names {1000 * at.tpr:.0f} of 1,000 members "
-        f"[{1000 * at.low:.0f}, {1000 * at.high:.0f}]; chance names 10."
+        f"[{1000 * at.low:.0f}, {1000 * at.high:.0f}]; {beside}."
     )
 
 
