@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from repromia import attacks, pipeline
 from repromia.attacks import Plain
 from repromia.config import Settings
 from repromia.errors import AttackError
+from repromia.folders import write_audit
 from repromia.pipeline import Audit, run_audit
+from repromia.programs.saved import load_program
+from repromia.programs.soft_prompt import SoftPrompt
 from repromia.progress import Silent
 from repromia.provenance import audit_key
 from repromia.records import LabelledRecords, Records
@@ -314,3 +318,15 @@ def test_weights_are_bit_identical_afterwards(
         target = models.leaky
         assert audit.result.target["fingerprint"] == model_fingerprint(target.model, target.encoder, adapter=True)
     assert all(weight.grad is None for weight in models.leaky.model.parameters())
+
+
+def test_programs_whose_names_begin_alike_have_files_of_their_own(
+    models: SmallModels, labelled: LabelledRecords, tmp_path: Path
+) -> None:
+    """Their plans differ in the last option alone."""
+    both = (LEARNED, f"{LEARNED}:restarts=2")
+    done = audited(models, labelled, Settings(attacks=("loss", *both), bootstrap=200, controls=False), reference=False)
+    assert len(done.programs) == 2
+    write_audit(done, tmp_path, redact=False)
+    saved = [load_program(path, SoftPrompt) for path in sorted((tmp_path / "programs").glob("*.safetensors"))]
+    assert sorted("restarts" in one.details for one in saved) == [False, True]

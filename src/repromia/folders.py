@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from repromia.records import Picture, Records, as_text
 from repromia.result import AuditResult
-from repromia.store import saving, write_atomic
+from repromia.store import file_name, saving, write_atomic
 
 if TYPE_CHECKING:
     from repromia.pipeline import Audit
@@ -29,7 +29,7 @@ def write_audit(done: Audit, folder: Path, *, redact: bool) -> None:
     learned_on = [at for at, role in enumerate(done.roles) if role != "eval"]
     with saving(folder / "programs"):
         for name, program in done.programs.items():
-            save_program(program, folder / "programs" / f"{_file_name(name)}.safetensors")
+            save_program(program, folder / "programs" / f"{file_name(name)}.safetensors")
     with saving(folder / "heads"):
         save_heads(done.heads, done.records.take(learned_on), folder)
     write_atomic(folder / "scores.parquet", _scores_parquet(done))
@@ -68,12 +68,6 @@ def _excerpts(records: Records, wanted: set[str]) -> dict[str, Excerpt]:
         for name, content in named
         if name in wanted
     }
-
-
-def _file_name(plan: str) -> str:
-    """A readable, safe file name for a plan's options."""
-    kept = [one if one.isalnum() or one in "._-" else "_" for one in plan.replace("'", "")]
-    return "".join(kept)[:80].strip("_")
 
 
 def finished_audit(folder: Path, key: str) -> AuditResult | None:

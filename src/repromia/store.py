@@ -45,6 +45,12 @@ def digest(*parts: object) -> str:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
+def file_name(name: str) -> str:
+    """A safe file name of at most 80 characters; where it is cut, a hash tells names that begin alike apart."""
+    kept = "".join(one if one.isalnum() or one in "._-" else "_" for one in name.replace("'", "")).strip("_")
+    return kept if len(kept) <= 80 else f"{kept[:71]}_{digest(name)[:8]}"
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part. Raises StoreError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

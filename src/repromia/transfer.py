@@ -17,6 +17,7 @@ from repromia.errors import ConfigError
 from repromia.heads import Head, Shape
 from repromia.records import Content, Picture, Records, as_text
 from repromia.scoring import Scored
+from repromia.store import file_name
 from repromia.supervision import HEAD, SAME_SUPERVISION, Supervised, passes_together, passive_scores
 
 FOLDER = "heads"
@@ -46,7 +47,7 @@ def save_heads(heads: Sequence[Supervised], seen: Records, folder: Path) -> None
     for one in heads:
         if one.head is None:
             continue
-        path = folder / FOLDER / f"{_file_name(one.name)}.json"
+        path = folder / FOLDER / f"{file_name(one.name)}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         about = {
             "format": 1,
@@ -201,8 +202,3 @@ def _digest(content: Content) -> str:
         return content.digest
     text = " ".join(as_text(content).casefold().split())
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def _file_name(name: str) -> str:
-    kept = [one if one.isalnum() or one in "._-" else "_" for one in name]
-    return "".join(kept)[:120]
