@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,11 +14,12 @@ from pathlib import Path
 import polars
 import pytest
 
+from repromia._version import __version__
 from repromia.result import AuditResult
 from repromia.targets.load import quiet
 from small import SmallModels
 
-REPROMIA = [sys.executable, "-c", "from repromia.cli import main; main()"]
+REPROMIA = [sys.executable, "-m", "repromia"]
 FEW = "loss,min_k,reference"
 QUICK = ["--attacks", FEW, "--fprs", "0.05", "--bootstrap", "200"]
 
@@ -69,6 +71,25 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "audit" in done.stdout
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "repromia", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, __version__), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_waiting_threads_give_up_their_core_unless_told_otherwise(given: dict[str, str], spins: str | None) -> None:
+    code = (
+        "import os\nfrom repromia.cli import main\n"
+        "try:\n    main(['--version'])\nexcept SystemExit:\n    pass\n"
+        "print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    plain = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=plain | given)
+    assert done.stdout.split()[-1] == str(spins), done.stderr
 
 
 def test_attacks_are_listed_without_torch() -> None:

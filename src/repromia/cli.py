@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from difflib import get_close_matches
 from pathlib import Path
@@ -376,6 +377,7 @@ def bench(
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exit code 0: measured; 1: something could not be measured; 2: wrong use."""
+    _yield_cores()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if len(given) > 1 and given[0] in _CONFIGURED and given[1].endswith((".yaml", ".yml")):
@@ -392,6 +394,16 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.write("Interrupted. What was finished is kept: the same command goes on from there.\n")
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _yield_cores() -> None:
+    """Threads of torch that wait for each other spin briefly, not for milliseconds.
+
+    Beside other work the one waited for may be off its core, and spinning keeps it there: small models then take
+    several times as long. Read when torch is first imported; who sets either variable decides.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 # Commands that a YAML file may configure, and the settings they know.

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from repromia.config import AuditConfig
 from repromia.progress import watched
+from repromia.report.sections import command
 from repromia.run import audit_command
 
 SHADOWS = 8
@@ -49,15 +50,7 @@ def run_demo(out: Path, *, modality: str = "language", model: str = "small", see
         max_tokens=160,
         seed=seed,
     )
-    reference = f" --reference {config.reference}" if config.reference else ""
-    console.print("Auditing it, as you would audit your own model:")
-    console.print(
-        f"  repromia audit --model {files.finetuned}{reference} --members {files.members} "
-        f"--nonmembers {files.nonmembers} --out {config.out}",
-        soft_wrap=True,
-        highlight=False,
-    )
-    return audit_command(config, console)
+    return _audit(config, console)
 
 
 def _classifier_demo(out: Path, seed: int) -> int:
@@ -100,8 +93,11 @@ def _with_shadows(
         "shadow_models": SHADOWS,
         "out": out / "audit",
     }
-    config = AuditConfig(**named, fprs=(0.05, 0.01), program_permutations=1, seed=seed)
-    flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in named.items())
+    return _audit(AuditConfig(**named, fprs=(0.05, 0.01), program_permutations=1, seed=seed), console)
+
+
+def _audit(config: AuditConfig, console: Console) -> int:
+    """The audit, behind the command that makes the same one."""
     console.print("Auditing it, as you would audit your own model:")
-    console.print(f"  repromia audit {flags}", soft_wrap=True, highlight=False)
+    console.print(f"  {command(config.model_dump(mode='json'))}", soft_wrap=True, highlight=False)
     return audit_command(config, console)
