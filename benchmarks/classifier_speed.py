@@ -51,7 +51,8 @@ def shadows(count: int, workers: int) -> dict[str, float]:
     from repromia.progress import Silent
     from repromia.shadows import TrainedShadows
     from repromia.store import Store
-    from repromia.targets.classifiers import ClassifierOptions, wrap_classifier
+    from repromia.targets.classifier_options import ClassifierOptions
+    from repromia.targets.classifiers import wrap_classifier
 
     images, label = handwritten_digits()[:RECORDS], load_digits().target[:RECORDS]
     half = RECORDS // 2

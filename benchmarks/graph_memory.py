@@ -35,7 +35,8 @@ def run(way: str) -> None:
     from repromia.benchmarks.graph_networks import network
     from repromia.graphs import Graph
     from repromia.records import Node, Records
-    from repromia.targets.classifiers import ClassifierOptions, wrap_classifier
+    from repromia.targets.classifier_options import ClassifierOptions
+    from repromia.targets.classifiers import wrap_classifier
 
     torch.set_num_threads(1)
     drawn = np.random.default_rng(0)

@@ -16,7 +16,8 @@ from repromia.demo.classifier import half_hidden_digits
 from repromia.graphs import Graph
 from repromia.records import LabelledRecords, Node, Records
 from repromia.targets.classifier import Classifier
-from repromia.targets.classifiers import ClassifierOptions, wrap_classifier
+from repromia.targets.classifier_options import ClassifierOptions
+from repromia.targets.classifiers import wrap_classifier
 
 COUNT, WIDTH, EPOCHS = 600, 16, 150
 KINDS = ("gcn", "sage", "gat")

@@ -30,7 +30,8 @@ from repromia.records import LabelledRecords, Records, TableRow
 from repromia.run import audit_to_folder
 from repromia.signals import Signals
 from repromia.store import Store
-from repromia.targets.classifiers import ClassifierOptions, wrap_classifier
+from repromia.targets.classifier_options import ClassifierOptions
+from repromia.targets.classifiers import wrap_classifier
 from repromia.targets.diffusion import DiffusionModel
 from repromia.targets.load import quiet
 from repromia.views import Views

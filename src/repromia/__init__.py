@@ -78,9 +78,11 @@ def classifier(
     model: `package.module:build`, a Hugging Face folder or hub id, a .skops file; or a live torch module (of nodes
     of a graph too: called as (x, edge_index)), Hugging Face
     model (texts: with its tokenizer), estimator with predict_proba, or function. records: some of those that it will
-    be asked about. options: fields of `repromia.targets.classifiers.ClassifierOptions`. Raises TargetError.
+    be asked about. options: fields of `repromia.targets.classifier_options.ClassifierOptions`. Raises TargetError.
     """
-    from repromia.targets.classifiers import ClassifierOptions, load_classifier, wrap_classifier
+    from repromia.targets.classifier_loading import load_classifier
+    from repromia.targets.classifier_options import ClassifierOptions
+    from repromia.targets.classifiers import wrap_classifier
 
     some = None if records is None else records.records.take([0])
     if isinstance(model, str | Path):
@@ -111,7 +113,8 @@ def shadow_models(
     from functools import partial
 
     from repromia.shadows import TrainedShadows, classes_of
-    from repromia.targets.classifiers import ClassifierOptions, reading, wrap_classifier
+    from repromia.targets.classifier_options import ClassifierOptions
+    from repromia.targets.classifiers import reading, wrap_classifier
     from repromia.targets.defended import behind_the_same
 
     classes = classes_of(target, records.records)

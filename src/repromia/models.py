@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from repromia.parts import Workers
     from repromia.programs import Target
     from repromia.targets.classifier import Classifier
-    from repromia.targets.classifiers import ClassifierOptions
+    from repromia.targets.classifier_options import ClassifierOptions
     from repromia.views import ShadowModels
 
 
@@ -95,7 +95,7 @@ def _behind_defences(load: Callable[[str], Any], config: AuditConfig) -> Callabl
 
 def _loader(config: AuditConfig, modality: str, records: Records) -> Callable[[str], Any]:
     if modality in ("classifier", "graph"):
-        from repromia.targets.classifiers import load_classifier
+        from repromia.targets.classifier_loading import load_classifier
 
         _check_scaling(config, records)
         return lambda path: load_classifier(path, _classifier_options(config), records)
@@ -128,7 +128,7 @@ def _check_scaling(config: AuditConfig, records: Records) -> None:
 
 
 def _classifier_options(config: AuditConfig) -> ClassifierOptions:
-    from repromia.targets.classifiers import ClassifierOptions
+    from repromia.targets.classifier_options import ClassifierOptions
 
     return ClassifierOptions(
         classes=config.classes,
@@ -175,7 +175,7 @@ def shadow_models(config: AuditConfig, target: Target, records: Records) -> Shad
 
 def _load_shadow(path: Path, *, model: str, options: ClassifierOptions, records: Records) -> Classifier:
     """A shadow of a folder: weights for the module that --model builds, or a whole estimator."""
-    from repromia.targets.classifiers import load_classifier
+    from repromia.targets.classifier_loading import load_classifier
 
     if path.suffix == ".skops":
         return load_classifier(str(path), options, records, name=path.name)

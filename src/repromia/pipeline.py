@@ -11,23 +11,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from repromia.attacks import Ask, Attack, Chosen, Modality, choose, parse
+from repromia.attacks import Chosen
+from repromia.audit_views import Where, ask_first, repaired_copy, views_of
 from repromia.categories import Categories, slice_figures
+from repromia.choosing import check_headline, chosen_attacks
 from repromia.config import Settings
 from repromia.controls import blind_results, null_target, permuted_head, permuted_program
 from repromia.duplicates import remove_duplicates
-from repromia.errors import AttackError, ConfigError, RecordsError, TargetError
+from repromia.errors import ConfigError, RecordsError, TargetError
 from repromia.evaluate import Judge, all_records, best_on_select
 from repromia.findings import other_findings, slice_findings
 from repromia.gains import null_gains, paired_gains, probe_families
 from repromia.metrics import RocCurve, roc_curve
 from repromia.parts import Workers
-from repromia.programs import Binding, Identity, Target, has_weights, only_labels, takes_captions
-from repromia.programs.registry import plan_for, plans
+from repromia.programs import Target, takes_captions
 from repromia.progress import each
 from repromia.provenance import versions
 from repromia.randomised import canary_kinds, drawn_by_lot, epsilon_figures, whole_units
-from repromia.records import LabelledRecords, Records, joined, matched
+from repromia.records import LabelledRecords, Records, matched
 from repromia.result import (
     AttackResult,
     AuditResult,
@@ -37,13 +38,13 @@ from repromia.result import (
     RecordsSummary,
 )
 from repromia.roles import assign_roles, role_sizes
-from repromia.scoring import Scored, named_programs, programs_asked, run_attack
-from repromia.signals import Scores, Signals
+from repromia.scoring import Scored, run_attack
+from repromia.signals import Scores
 from repromia.store import Store
-from repromia.supervision import SAME_SUPERVISION, WITH_REFERENCE, Supervised, supervised_rows
-from repromia.transfer import SUFFIX, SavedHead, load_heads, needed, saved_programs, transferred_rows
+from repromia.supervision import Supervised, supervised_rows
+from repromia.transfer import load_heads, transferred_rows
 from repromia.verdict import Evidence, verdict
-from repromia.views import Cost, Views
+from repromia.views import Views
 
 if TYPE_CHECKING:
     from repromia.programs.saved import Learned
@@ -80,20 +81,6 @@ class Audit:
     unlabelled: Unlabelled | None = None
 
 
-@dataclass
-class _Where:
-    """What several views share: storage, progress, costs, and signals in memory."""
-
-    store: Store
-    progress: Progress
-    shadows: ShadowModels | None = None
-    costs: list[Cost] = field(default_factory=list)
-    memory: dict[str, tuple[Signals, ...]] = field(default_factory=dict)
-    samples: dict[str, Any] = field(default_factory=dict)  # what models wrote by themselves, by model
-    unlabelled: Records | None = None
-    workers: Workers = field(default_factory=Workers)
-
-
 def run_audit(
     models: tuple[Target, Target | None, Target | None],
     labelled: LabelledRecords,
@@ -117,7 +104,7 @@ def run_audit(
     began = time.perf_counter()
     carried = load_heads(Path(settings.transfer_from)) if settings.transfer_from else []
     chosen = chosen_attacks(settings, carried, models, shadows)
-    _check_headline(chosen, carried, settings, models[0].modality)
+    check_headline(chosen, carried, settings, models[0].modality)
     _check_references(models)
     drawn = drawn_by_lot(settings.manifest, labelled)
     with progress.step("looking for duplicates", None):
@@ -138,9 +125,9 @@ def run_audit(
         shadows.check(kept.records)
     target, reference, null_reference = models
     _check_unlabelled(unlabelled, kept.records, shadows)
-    where = _Where(store, progress, shadows, unlabelled=unlabelled, workers=workers or Workers())
-    views = _views(target, reference, judge, settings, where)
-    _ask_first(chosen, views)
+    where = Where(store, progress, shadows, unlabelled=unlabelled, workers=workers or Workers())
+    views = views_of(target, reference, judge, settings, where)
+    ask_first(chosen, views)
 
     scored, supervised = _ask_all(chosen, views, judge, settings)
     transferred = transferred_rows(carried, scored, judge.roles.eval)
@@ -237,32 +224,6 @@ def _described(reference: Target | None, shadows: ShadowModels | None) -> dict[s
     return shadows.describe() if shadows is not None else None
 
 
-def _views(target: Target, reference: Target | None, judge: Judge, settings: Settings, where: _Where) -> Views:
-    """Views of all records by a target, stored and counted in `where`."""
-    records = joined(all_records(judge.roles), where.unlabelled)
-    roles = judge.roles
-    binding = Binding(target, roles.fit, roles.select, settings.seed, where.progress, longest=0, memory=where.samples)
-    views = Views(
-        {"target": target}, records, binding, where.store, where.costs, where.memory, where.shadows, where.workers
-    )
-    views.measure_longest()
-    if reference is not None:
-        views.add_reference(reference)
-    return views
-
-
-def _ask_first(chosen: Sequence[Chosen], views: Views) -> None:
-    """A target that cannot answer at all ends the audit here; what several attacks can share is asked together."""
-    if views.modality == "language":
-        views.ask("target", Identity())
-        if views.workers.cluster == "local":
-            return  # nothing is shared, and nobody else waits for work
-    else:
-        views.ask("target", views.program("identity", {"t": "0"}))
-    for of in views.targets:
-        views.ask_together(of, programs_asked(chosen, views, of))
-
-
 def _ask_all(
     chosen: Sequence[Chosen], views: Views, judge: Judge, settings: Settings
 ) -> tuple[list[Scored], list[Supervised]]:
@@ -300,58 +261,6 @@ def _check_references(models: tuple[Target, Target | None, Target | None]) -> No
         )
 
 
-def chosen_attacks(
-    settings: Settings,
-    carried: Sequence[SavedHead],
-    models: tuple[Target, Target | None, Target | None],
-    shadows: ShadowModels | None,
-) -> list[Chosen]:
-    """The attacks asked for, and those that heads and programs carried over need."""
-    target = models[0]
-    found = choose(
-        settings.attacks,
-        reference=models[1] is not None,
-        weights=has_weights(target),
-        modality=target.modality,
-        captions=takes_captions(target),
-        shadows=shadows is not None,
-        labels_only=only_labels(target),
-        copies=bool(getattr(target, "differentiable", False)),
-        fits=lambda one: _fits(one, target),
-    )
-    chosen = {one.name: one for one in found}
-    if settings.transfer_from:
-        programs = saved_programs(Path(settings.transfer_from), target.modality)
-        for one in (*needed(carried, target.modality), *programs):
-            chosen.setdefault(one.name, one)
-    return list(chosen.values())
-
-
-def _fits(attack: Attack, target: Target) -> bool:
-    """Whether the target can be asked in every way that the attack asks."""
-    named = [mark.plan for mark, _ in attack.inputs.values() if isinstance(mark, Ask)]
-    if not {*named} <= plans(target.modality).keys():  # an attack on other classifiers
-        return False
-    bound = [plan_for(one, {}, target.modality) for one in named]
-    checks = [getattr(one, "applies", None) for one in bound]
-    return all(check is None or check(target) for check in checks)
-
-
-def _check_headline(
-    chosen: Sequence[Chosen], carried: Sequence[SavedHead], settings: Settings, modality: Modality
-) -> None:
-    banks = [f"{one.name}:references=true" for one in chosen if one.attack.bank is not None]
-    banks += [f"{one.name}{SUFFIX}" for one in carried]
-    rows = [one.name for one in chosen] + banks + [SAME_SUPERVISION, WITH_REFERENCE]
-    if settings.headline and settings.headline not in rows:
-        parse(settings.headline, modality)  # says which name was meant, where there is no such attack
-        raise AttackError(
-            f"The headline attack {settings.headline!r} is not among the attacks.",
-            expected=f"one of {', '.join(rows)}",
-            hint="add it to --attacks",
-        )
-
-
 def _headline(rows: Sequence[AttackResult], settings: Settings) -> AttackResult | None:
     if settings.headline:
         return next((row for row in rows if row.name == settings.headline), None)
@@ -364,7 +273,7 @@ _OF_NULL: Final = {"target": "null target", "reference": "reference of the null 
 def _null(
     chosen: Sequence[Chosen],
     references: Sequence[Target | None],
-    where: _Where,
+    where: Where,
     judge: Judge,
     settings: Settings,
 ) -> tuple[NullTarget, dict[str, Scores]]:
@@ -380,36 +289,16 @@ def _null(
     missing, given = "", second is not None
     wanting = second is None and where.shadows is None and first.modality == "language"
     if wanting and any("reference" in one.attack.needs for one in chosen):
-        second, missing = _repaired(first, chosen, judge, settings, where)
+        second, missing = repaired_copy(first, chosen, judge, settings, where)
     before = len(where.costs)
-    asked = _views(first, second, judge, settings, where)
+    asked = views_of(first, second, judge, settings, where)
     if asked.modality != "language" or where.workers.cluster != "local":
-        _ask_first(chosen, asked)
+        ask_first(chosen, asked)
     found = null_target(
         chosen, asked, judge, name=first.name, reference=second.name if second else missing, repaired=not given
     )
     where.costs[before:] = [replace(one, of=_OF_NULL.get(one.of, one.of)) for one in where.costs[before:]]
     return found
-
-
-def _repaired(
-    reference: Target, chosen: Sequence[Chosen], judge: Judge, settings: Settings, where: _Where
-) -> tuple[Target | None, str]:
-    """A noised and repaired copy: the null target's reference where no second one was given, or why there is none.
-
-    Made as the attacks themselves make one, and once for both; where none does, it would be dear and unasked.
-    """
-    from repromia.programs.weights import NoiseAndRepair
-
-    named = [spec for one in chosen for spec in named_programs(one) if spec.split("/")[0] == "noise_and_repair"]
-    if not named:
-        return None, "or noise_and_repair among the attacks" if reference.modality == "language" else ""
-    try:
-        plan = plan_for(named[0], {})
-        assert isinstance(plan, NoiseAndRepair)  # noqa: S101 — by its name
-        return plan.copy_of(_views(reference, None, judge, settings, where).binding)[0], ""
-    except (AttackError, RuntimeError, MemoryError) as error:
-        return None, f"(none could be made: {(str(error) or type(error).__name__).splitlines()[0]})"
 
 
 def _permuted(

@@ -10,11 +10,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from repromia.choosing import chosen_attacks
 from repromia.config import AuditConfig, Settings
 from repromia.duplicates import remove_duplicates
 from repromia.errors import RepromiaError
 from repromia.models import load_models, shadow_models
-from repromia.pipeline import chosen_attacks
 from repromia.programs import Binding
 from repromia.progress import EVERYTHING, Progress, Shown, watched
 from repromia.randomised import drawn_by_lot, whole_units

@@ -29,7 +29,8 @@ from repromia.records import LabelledRecords
 from repromia.scoring import identity_scores, run_attack
 from repromia.store import Store
 from repromia.targets.classifier import Classifier
-from repromia.targets.classifiers import ClassifierOptions, wrap_classifier
+from repromia.targets.classifier_options import ClassifierOptions
+from repromia.targets.classifiers import wrap_classifier
 from repromia.targets.defended import defended
 from repromia.targets.prompted_texts import can_be_prompted, embeddings_of
 from repromia.views import Views

@@ -38,8 +38,10 @@ from repromia.records import LabelledRecords, Picture, TableRow
 from repromia.scoring import run_attack
 from repromia.signals import ReferenceSignals
 from repromia.store import Store
-from repromia.targets.classifier import Classifier, ModuleForward
-from repromia.targets.classifiers import ClassifierOptions, wrap_classifier
+from repromia.targets.classifier import Classifier
+from repromia.targets.classifier_forwards import ModuleForward
+from repromia.targets.classifier_options import ClassifierOptions
+from repromia.targets.classifiers import wrap_classifier
 from repromia.views import Views
 
 FIT, EVAL = image_records(60), image_records(200)
@@ -229,7 +231,7 @@ def test_models_without_weights_or_logits_are_refused(tmp_path: Any) -> None:
 
     with quiet():
         bert(tmp_path)
-    from repromia.targets.classifiers import load_classifier
+    from repromia.targets.classifier_loading import load_classifier
 
     label = wrap_classifier(
         lambda pixels: np.zeros(len(pixels), np.int64), records=FIT.records, options=ClassifierOptions(answer="label")

@@ -24,7 +24,8 @@ from repromia.scoring import run_attack
 from repromia.signals import ClassSignals, ForecastSignals, join
 from repromia.store import Store
 from repromia.targets.classifier import Classifier
-from repromia.targets.classifiers import ClassifierOptions, wrap_classifier
+from repromia.targets.classifier_options import ClassifierOptions
+from repromia.targets.classifiers import wrap_classifier
 from repromia.views import Views, passes_of
 
 OPTIONS = ClassifierOptions(answer="logits", classes=("0", "1", "2"))

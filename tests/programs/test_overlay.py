@@ -47,7 +47,8 @@ from repromia.scoring import run_attack
 from repromia.signals import ClassSignals, sureness
 from repromia.store import Store
 from repromia.targets.classifier import Classifier
-from repromia.targets.classifiers import ClassifierOptions, wrap_classifier
+from repromia.targets.classifier_options import ClassifierOptions
+from repromia.targets.classifiers import wrap_classifier
 from repromia.views import Views
 
 WHERE: tuple[str, ...] = get_args(Where)

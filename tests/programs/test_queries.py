@@ -41,7 +41,8 @@ from repromia.records import Example, LabelledRecords, Records
 from repromia.scoring import run_attack
 from repromia.store import Store
 from repromia.targets.classifier import Classifier
-from repromia.targets.classifiers import ClassifierOptions, wrap_classifier
+from repromia.targets.classifier_options import ClassifierOptions
+from repromia.targets.classifiers import wrap_classifier
 from repromia.views import Views
 
 ORDER = ((1, 0), (-1, 0), (0, 1), (0, -1))  # right, left, down, up

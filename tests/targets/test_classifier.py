@@ -16,7 +16,8 @@ from repromia.errors import TargetError
 from repromia.records import Records, TableRow
 from repromia.signals import ClassSignals
 from repromia.targets.classifier import LEAST, Classifier
-from repromia.targets.classifiers import ClassifierOptions, wrap_classifier
+from repromia.targets.classifier_options import ClassifierOptions
+from repromia.targets.classifiers import wrap_classifier
 
 
 def ask(model: Classifier, records: Records) -> ClassSignals:

@@ -43,7 +43,9 @@ from repromia.errors import TargetError
 from repromia.records import Records
 from repromia.signals import ClassSignals
 from repromia.targets.classifier import Classifier
-from repromia.targets.classifiers import ClassifierOptions, load_classifier, wrap_classifier
+from repromia.targets.classifier_loading import load_classifier
+from repromia.targets.classifier_options import ClassifierOptions
+from repromia.targets.classifiers import wrap_classifier
 
 CPU = ClassifierOptions(device="cpu")
 

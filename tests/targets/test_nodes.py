@@ -23,7 +23,8 @@ from repromia.records import Node, Records
 from repromia.signals import ClassSignals
 from repromia.targets import nodes as targets_nodes
 from repromia.targets.classifier import Classifier
-from repromia.targets.classifiers import ClassifierOptions, wrap_classifier
+from repromia.targets.classifier_options import ClassifierOptions
+from repromia.targets.classifiers import wrap_classifier
 from repromia.targets.nodes import WHOLE, NodeReader, Nodes, neighbourhoods, seen
 
 SOME = range(0, COUNT, 15)  # 40 nodes

@@ -18,7 +18,7 @@ from repromia.programs.queries import classifier_behind
 from repromia.records import Records
 from repromia.signals import ClassSignals
 from repromia.targets.classifier import Classifier
-from repromia.targets.classifiers import TextForward
+from repromia.targets.classifier_forwards import TextForward
 from repromia.targets.prompted_texts import PromptedTexts, embeddings_of
 
 

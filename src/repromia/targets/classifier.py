@@ -16,14 +16,12 @@ from torch import Tensor
 from repromia.errors import TargetError
 from repromia.records import Content, class_of
 from repromia.signals import ClassSignals
-from repromia.targets.answers import LEAST
+from repromia.targets.class_answers import Answer, alike, logprobs_of
+from repromia.targets.classifier_forwards import ModuleForward
 from repromia.targets.fingerprint import add_weights
-from repromia.targets.inputs import Images, Inputs, Reader
+from repromia.targets.inputs import Inputs, Reader
 from repromia.targets.nodes import NodeForward, Nodes
 
-Answer = Literal["logits", "probabilities", "top_k", "label"]
-SUM = 1e-3  # how far probabilities may be from summing to one
-SAME = 1e-3  # how far the log-probability of the first choice may move from one call to the next
 PROBED = 16  # records asked twice
 
 
@@ -37,22 +35,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.label)
-
-
-@dataclass(frozen=True)
-class ModuleForward:
-    """Asks a module of numbers: pixels scaled as it was trained with, logits as a tensor or in an object."""
-
-    module: torch.nn.Module
-    reader: Reader
-
-    def __call__(self, inputs: Tensor) -> Any:
-        """Its answers."""
-        weight = next(self.module.parameters(), None)
-        dtype = weight.dtype if weight is not None else torch.float32
-        scaled = self.reader.scaled(inputs) if isinstance(self.reader, Images) else inputs
-        answer = self.module(scaled.to(dtype))
-        return getattr(answer, "logits", answer)
 
 
 @dataclass
@@ -229,7 +211,7 @@ class Classifier:
         if self.answer == "label":
             predicted = self._predicted(rows)
             return ClassSignals(np.full((len(label), max(1, len(self.classes))), np.nan), predicted, label)
-        logprobs = self._logprobs(np.asarray(rows, dtype=np.float64))
+        logprobs = logprobs_of(np.asarray(rows, dtype=np.float64), self.answer, self.name)
         if label.size and int(label.max()) >= logprobs.shape[1]:
             raise TargetError(
                 "Records name classes that the model does not have.",
@@ -301,23 +283,6 @@ class Classifier:
                 hint="one number for each class, of two classes too",
             )
 
-    def _logprobs(self, rows: np.ndarray) -> np.ndarray:
-        """log-probabilities from what was answered. Raises TargetError where it is not what was declared."""
-        if self.answer == "logits":
-            if not np.isfinite(rows).all():
-                raise _not_finite(rows, self.name)
-            _check_logits(rows, self.name)
-            top = rows.max(axis=1, keepdims=True)
-            found: np.ndarray = rows - top - np.log(np.exp(rows - top).sum(axis=1, keepdims=True))
-            return found
-        told = ~np.isnan(rows)
-        given = np.where(told, rows, 0.0)
-        _check_probabilities(given, told, self.name, whole=self.answer == "probabilities")
-        left = np.maximum(1 - given.sum(axis=1, keepdims=True), 0.0)
-        share = left / np.maximum((~told).sum(axis=1, keepdims=True), 1)
-        with np.errstate(divide="ignore"):
-            return np.maximum(np.log(np.where(told, given, share)), LEAST)
-
     def _predicted(self, rows: np.ndarray) -> Int[np.ndarray, " record"]:
         names = [str(int(one) if isinstance(one, float) and one.is_integer() else one) for one in rows.tolist()]
         found = self.class_numbers(names)
@@ -344,7 +309,7 @@ class Classifier:
             parts[order] = self._rows([some[at] for at in order] if isinstance(some, list) else some[order])
         finally:
             self.asked, self.batch = spent, size
-        if not _alike(whole, parts):
+        if not alike(whole, parts):
             raise TargetError(
                 f"{self.name} answers differently when it is asked again in other company.",
                 expected="answers that depend on the record alone",
@@ -380,43 +345,3 @@ def _is_number(name: str) -> bool:
 def _is_memory(error: Exception) -> bool:
     # on the CPU torch has no error of its own
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
-
-
-def _not_finite(rows: np.ndarray, name: str) -> TargetError:
-    return TargetError(
-        f"{name} answered with numbers that are not finite.",
-        expected="a finite number for every class",
-        found=f"{int((~np.isfinite(rows)).any(axis=1).sum())} of {len(rows)} records",
-        hint="check the weights and how the inputs are scaled",
-    )
-
-
-def _alike(first: np.ndarray, second: np.ndarray) -> bool:
-    if first.shape != second.shape or not np.issubdtype(first.dtype, np.floating):
-        return first.shape == second.shape and bool((first == second).all())
-    return bool(np.allclose(first, second, rtol=SAME, atol=SAME, equal_nan=True))
-
-
-def _check_logits(rows: np.ndarray, name: str) -> None:
-    if len(rows) > 1 and (rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) < SUM).all():
-        raise TargetError(
-            f"{name} was said to answer with logits, and answers with probabilities.",
-            expected="numbers before the softmax",
-            found="rows that are not negative and sum to one",
-            hint="say so (--answer probabilities), or take the softmax off",
-        )
-
-
-def _check_probabilities(rows: np.ndarray, told: np.ndarray, name: str, *, whole: bool) -> None:
-    total = rows.sum(axis=1)
-    wrong = (rows < -1e-9).any(axis=1) | (total > 1 + SUM) | ~np.isfinite(total)
-    if whole:
-        wrong |= (total < 1 - SUM) | ~told.all(axis=1)
-    if wrong.any():
-        logits = bool((rows < 0).any() or (rows > 1).any())
-        raise TargetError(
-            f"{name} was said to answer with probabilities, and does not.",
-            expected="numbers from 0 to 1 that sum to one" + ("" if whole else " at most"),
-            found=f"{int(wrong.sum())} of {len(rows)} rows that do not"
-            + (" (they look like logits: --answer logits)" if logits else ""),
-        )

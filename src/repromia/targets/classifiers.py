@@ -1,186 +1,26 @@
-"""Classifiers from torch modules, Hugging Face models, estimators and functions, live or loaded."""
+"""Live torch modules, Hugging Face models, estimators and functions as classifiers."""
 
 from __future__ import annotations
 
-import importlib
-import os
-import re
-import sys
 import uuid
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
-from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from repromia.class_records import class_name
 from repromia.errors import TargetError
 from repromia.records import Content, Example, Node, Picture, Records, TableRow
-from repromia.targets.classifier import Answer, Classifier, ModuleForward
-from repromia.targets.classifier_files import fill, load_estimator, load_huggingface, refuse_pickle
+from repromia.targets.class_answers import Answer
+from repromia.targets.classifier import Classifier
+from repromia.targets.classifier_forwards import EstimatorForward, FunctionForward, ModuleForward, TextForward
+from repromia.targets.classifier_options import ClassifierOptions
 from repromia.targets.fingerprint import tokenizer_state
-from repromia.targets.inputs import Images, Inputs, Reader, Rows, Texts
-from repromia.targets.nodes import WHOLE, NodeForward, NodeReader, Nodes
+from repromia.targets.inputs import Images, Reader, Rows, Texts
+from repromia.targets.nodes import NodeForward, NodeReader
 from repromia.targets.pixels import Resize
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_BUILD = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-_HUB = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-@dataclass(frozen=True)
-class ClassifierOptions:
-    """How a classifier is loaded and asked.
-
-    classes: names in the model's order; empty: the model's own, else 0, 1, … answer: empty: modules answer with
-    logits, estimators with probabilities; functions must say. weights: a safetensors file for a module that was built.
-    resize: auto is the model's own, else crop. random: answers may differ from call to call. pixels, channels: side
-    and channels of images; 0: the model's own, else those of the first record. mean, std: a channel each, of pixels in
-    [0, 1]; empty: the model's own, else none. edge: images of another size are first fitted to this larger side, of
-    which the middle is kept; 0: none. hops, neighbours: of nodes, see `repromia.targets.nodes.NodeReader`.
-    """
-
-    classes: tuple[str, ...] = ()
-    answer: str = ""
-    weights: str = ""
-    device: str = ""
-    dtype: str = "auto"
-    revision: str = ""
-    batch: int = 256
-    resize: Resize | Literal["auto"] = "auto"
-    random: bool = False
-    pixels: int = 0
-    channels: int = 0
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    edge: int = 0
-    hops: int = WHOLE
-    neighbours: int = 0
-
-    def __post_init__(self) -> None:
-        if self.answer not in ("", *get_args(Answer)):
-            raise TargetError(
-                "There is no such answer of a classifier.", expected=", ".join(get_args(Answer)), found=self.answer
-            )
-        if self.dtype not in ("auto", *DTYPES):
-            raise TargetError(f"There is no dtype {self.dtype!r}.", expected="auto, " + ", ".join(DTYPES))
-        if self.batch < 1 or self.pixels < 0 or self.channels not in (0, 1, 3):
-            raise TargetError(
-                "The options of the classifier are out of range.",
-                expected="batch at least 1, pixels at least 0, channels 1 or 3 (0: found by itself)",
-                found=f"batch {self.batch}, pixels {self.pixels}, channels {self.channels}",
-            )
-
-
-@dataclass(frozen=True)
-class TextForward:
-    """Asks a module of token ids. limit: longest text, in tokens; padded: whether it knows what padding is."""
-
-    module: torch.nn.Module
-    tokenizer: Any
-    limit: int
-    padded: bool
-
-    def __call__(self, texts: Sequence[str]) -> Any:
-        """Its answers; without known padding, texts are asked one by one."""
-        if not self.padded and len(texts) > 1:
-            return torch.cat([self([one]) for one in texts])
-        device = next(self.module.parameters()).device
-        given = self.tokenizer(
-            list(texts),
-            truncation=True,
-            max_length=self.limit,
-            padding=self.padded,
-            padding_side="right",  # positions are counted from the left
-            return_tensors="pt",
-        )
-        answer = self.module(**{name: one.to(device) for name, one in given.items()})
-        return getattr(answer, "logits", answer)
-
-
-@dataclass(frozen=True)
-class EstimatorForward:
-    """Asks an estimator. places: of its classes among those named; empty: its own order. label: names alone."""
-
-    estimator: Any
-    places: tuple[int, ...] = ()
-    classes: int = 0
-    label: bool = False
-
-    @property
-    def architecture(self) -> str:
-        """Its class."""
-        return type(self.estimator).__name__
-
-    def __call__(self, inputs: Inputs) -> Any:
-        """Probabilities in double precision, or predicted names."""
-        given = as_given(inputs)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "X does not have valid feature names")  # records have none
-            answer = np.asarray((self.estimator.predict if self.label else self.estimator.predict_proba)(given))
-        if self.label:
-            return np.array([class_name(one) for one in answer.tolist()], dtype=str)
-        found = answer.astype(np.float64)
-        if not self.places or found.ndim != 2 or found.shape[1] != len(self.places):
-            return found
-        rows = np.zeros((len(found), self.classes))  # a class that it was never shown has probability 0
-        rows[:, list(self.places)] = found
-        return rows
-
-
-@dataclass(frozen=True)
-class FunctionForward:
-    """Asks a function of numpy arrays, (record, channel, height, width) in [0, 1] or (record, feature), or of texts."""
-
-    function: Callable[[Any], Any]
-
-    def __call__(self, inputs: Inputs) -> Any:
-        """What it returns."""
-        return self.function(as_given(inputs))
-
-
-def as_given(inputs: Inputs) -> Any:
-    """Inputs as code of others takes them: an array, or a list of texts."""
-    assert not isinstance(inputs, Nodes)  # noqa: S101 — modules alone are asked about nodes
-    return inputs.cpu().numpy() if isinstance(inputs, Tensor) else list(inputs)
-
-
-def load_classifier(
-    path: str, options: ClassifierOptions | None = None, records: Records | None = None, *, name: str = ""
-) -> Classifier:
-    """A classifier from `package.module:build`, a Hugging Face folder or hub id, or a .skops file.
-
-    build takes no argument and returns a module, an estimator, a function or a Classifier. records: some of those that
-    it will be asked about, which say what it takes. Nothing pickled is ever read. Raises TargetError.
-    """
-    options = options or ClassifierOptions()
-    name = name or path
-    place = Path(path)
-    refuse_pickle(path)
-    if place.is_dir():
-        return _huggingface(path, options, records, name)
-    if place.suffix.lower() == ".skops":
-        _no_weights(options)
-        estimator = load_estimator(place)
-        found = wrap_classifier(estimator, records=records, options=options, name=name)
-        found.identity = "skops " + blake2b(place.read_bytes(), digest_size=16).hexdigest()
-        return found
-    if not place.exists() and _BUILD.fullmatch(path):
-        return _built(path, options, records, name)
-    if not place.exists() and _HUB.fullmatch(path) and not path.startswith("."):
-        return _huggingface(path, options, records, name)
-    raise TargetError(
-        f"There is no classifier at {path!r}." if not place.exists() else f"{path!r} is no classifier by itself.",
-        expected="package.module:function, a Hugging Face folder or hub id (owner/name), or a .skops file",
-        hint="weights alone are no model: name the function that builds it, and them with --weights"
-        if place.suffix == ".safetensors"
-        else "check the path",
-    )
 
 
 def wrap_classifier(
@@ -394,80 +234,3 @@ def _limit(module: torch.nn.Module, tokenizer: Any) -> int:
 def _knows_padding(config: Any, tokenizer: Any) -> bool:
     pad = getattr(tokenizer, "pad_token_id", None)
     return pad is not None and getattr(config, "pad_token_id", None) == pad
-
-
-def _huggingface(path: str, options: ClassifierOptions, records: Records | None, name: str) -> Classifier:
-    _no_weights(options)
-    loaded = load_huggingface(path, DTYPES.get(options.dtype, torch.float32), options.revision)
-    loaded.module.to(_device(options))
-    own = loaded.pixels
-    if own is not None and loaded.tokenizer is None:
-        options = replace(
-            options,
-            pixels=options.pixels or own.size,
-            channels=options.channels or own.channels,
-            mean=options.mean or own.mean,
-            std=options.std or own.std,
-            resize=own.resize if options.resize == "auto" else options.resize,
-            edge=options.edge or (own.edge if options.pixels in (0, own.size) else 0),
-        )
-    found = wrap_classifier(loaded.module, records=records, options=options, tokenizer=loaded.tokenizer, name=name)
-    wanted = "text" if loaded.tokenizer is not None else "image"
-    if found.reader.kind != wanted:
-        raise TargetError(
-            "The classifier takes records of another kind.", expected=f"{wanted}s with a class", found=found.reader.kind
-        )
-    return found
-
-
-def _built(path: str, options: ClassifierOptions, records: Records | None, name: str) -> Classifier:
-    module, _, function = path.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    importlib.invalidate_caches()
-    try:
-        build = getattr(importlib.import_module(module), function)
-    except Exception as error:
-        raise TargetError(
-            f"The function {path!r} cannot be imported.",
-            expected="package.module:function, installed or in the working directory",
-            found=f"{type(error).__name__}: {error}"[:300],
-        ) from error
-    try:
-        model = build()
-    except TargetError:
-        raise
-    except Exception as error:
-        raise TargetError(
-            f"{path!r} raised an error.",
-            expected="a function without arguments that returns a classifier",
-            found=f"{type(error).__name__}: {error}"[:300],
-        ) from error
-    if model is None:
-        raise TargetError(
-            f"{path!r} returned nothing.",
-            expected="a torch module, an estimator, a function or a Classifier",
-            hint="return the model at the end",
-        )
-    if isinstance(model, torch.nn.Module):
-        if options.weights:
-            fill(model, Path(options.weights))
-        model.eval().requires_grad_(False).to(_device(options))
-        if options.dtype != "auto":
-            model.to(DTYPES[options.dtype])
-    else:
-        _no_weights(options)
-    return wrap_classifier(model, records=records, options=options, name=name)
-
-
-def _no_weights(options: ClassifierOptions) -> None:
-    if options.weights:
-        raise TargetError(
-            "Weights were given for what is no module built by a function.",
-            expected="package.module:function that returns a torch module",
-            hint="leave --weights out",
-        )
-
-
-def _device(options: ClassifierOptions) -> str:
-    return options.device or ("cuda" if torch.cuda.is_available() else "cpu")

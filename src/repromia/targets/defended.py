@@ -16,7 +16,8 @@ from torch import Tensor
 from repromia.defences import Defence, LabelOnly, Noise, Rounding, Smoothing, Temperature, TopK, parse_defences
 from repromia.errors import ConfigError
 from repromia.targets.answers import noise_by_code, rounded_probabilities, tempered, top
-from repromia.targets.classifier import Answer, Classifier
+from repromia.targets.class_answers import Answer, logprobs_of
+from repromia.targets.classifier import Classifier
 from repromia.targets.defended_denoiser import DefendedDenoiser
 from repromia.targets.defended_tokens import token_defences
 from repromia.targets.diffusion import DiffusionModel
@@ -167,7 +168,8 @@ class DefendedForward:
     def _logs(self, inputs: Inputs) -> Tensor:
         """What the classifier answers, checked as if it were asked by itself."""
         answer = self.inner.forward(inputs)
-        checked = self.inner._logprobs(np.asarray(self.inner._checked_rows(answer, len(inputs)), dtype=np.float64))
+        rows = np.asarray(self.inner._checked_rows(answer, len(inputs)), dtype=np.float64)
+        checked = logprobs_of(rows, self.inner.answer, self.inner.name)
         if isinstance(answer, Tensor) and self.inner.answer == "logits":
             return torch.log_softmax(answer.double(), -1)
         return torch.from_numpy(checked)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from repromia.errors import AttackError
 from repromia.targets.classifier import Classifier
-from repromia.targets.classifiers import TextForward
+from repromia.targets.classifier_forwards import TextForward
 from repromia.targets.load import quiet
 
 Prompt = Float[Tensor, "token width"]
