@@ -14,13 +14,9 @@ import pytest
 from scipy.stats import binom, norm
 
 from repromia import metrics
+from repromia.areas import area_and_tpr, beyond_chance
 from repromia.errors import RepromiaError
-from repromia.intervals import (
-    Bootstrap,
-    delong,
-    joint_null_test,
-    percentile,
-)
+from repromia.intervals import Bootstrap, delong, joint_null_test, percentile, widened
 
 
 def normal_scores(generator, records, auc):
@@ -150,3 +146,63 @@ def test_joint_null_test_sees_one_attack_and_a_reversed_sign():
     constant = np.full((1, 500), 0.5)
     assert joint_null_test(np.array([0.5]), constant) == 1.0
     assert joint_null_test(np.array([1.0]), constant + 0.5) == 1 / 501
+
+
+def few_groups(generator, count, size, correlation):
+    """Null scores of groups a side that hold together, their labels and names."""
+    groups = np.repeat(np.arange(2 * count), size)
+    own = math.sqrt(1 - correlation) * generator.normal(size=groups.size)
+    scores = math.sqrt(correlation) * generator.normal(size=2 * count)[groups] + own
+    return scores, groups < count, [str(one) for one in groups]
+
+
+def test_few_groups_raise_no_more_alarms_than_many():
+    """10 groups of 10 a side, correlation .5, 400 audits: AUC limits above .5 at .025, TPR at 5 % FPR at 1 in 400
+    (.032 if records counted as independent). False-alarm rates 1e-5 and 1e-6 at twice these."""
+    generator = np.random.default_rng(11)
+    areas, tprs, independent = 0, 0, 0
+    for seed in range(400):
+        scores, member, groups = few_groups(generator, 10, 10, 0.5)
+        found, tpr = area_and_tpr(scores, member, groups, fpr=0.05, seed=seed)
+        areas += found.low > 0.5
+        tprs += beyond_chance(tpr, 100, 100)
+        independent += tpr.tpr > metrics.null_tpr_quantile(100, 100, 0.05, 1 - 1 / 400)
+    assert areas <= binom.isf(1e-5, 400, 0.05)
+    assert tprs <= binom.isf(1e-6, 400, 0.005)
+    assert independent > 5  # the planted failure
+
+
+def test_labels_dealt_out_anew_agree_with_the_exact_law_of_independent_records():
+    generator = np.random.default_rng(12)
+    member = np.arange(300) < 150
+    bootstrap = Bootstrap(member, [str(one) for one in range(300)])
+    reached = bootstrap.chance(generator.normal(size=300), [0.05, 0.1], repeats=4000)
+    for row, fpr in zip(reached, (0.05, 0.1), strict=True):
+        exact = [metrics.null_tpr_quantile(150, 150, fpr, level) for level in (0.5, 0.9, 0.975)]
+        assert np.quantile(row, (0.5, 0.9, 0.975)) == pytest.approx(exact, abs=0.02)
+
+
+def test_labels_are_dealt_out_to_whole_groups_and_within_mixed_ones():
+    """A score that knows the groups of members whole, and in mixed groups the members, against all deals by hand."""
+    member = np.array([True, True, False, False, True, False])
+    groups = ["a", "a", "b", "b", "m", "m"]
+    scores = np.array([4.0, 3.0, 1.0, 0.0, 2.5, 2.0])
+    reached = Bootstrap(member, groups).chance(scores, [0.0], repeats=4000)[0]
+    deals = []
+    for first in (True, False):
+        for inner in (True, False):
+            dealt = np.array([first, first, not first, not first, inner, not inner])
+            deals.append(metrics.tpr_at_fpr(scores, dealt, 0.0))
+    for value in set(deals):
+        assert np.mean(reached == value) == pytest.approx(deals.count(value) / 4, abs=0.05)
+    assert set(reached.tolist()) == set(deals)
+
+
+def test_intervals_of_few_groups_are_wider():
+    one = percentile(np.linspace(0.4, 0.7, 101), 0.55)
+    wide = widened(one, 10, (0.0, 1.0))
+    factor = 2.2622 / 1.95996 * math.sqrt(10 / 9)
+    assert (wide.estimate - wide.low) / (one.estimate - one.low) == pytest.approx(factor, rel=1e-4)
+    assert (wide.high - wide.estimate) / (one.high - one.estimate) == pytest.approx(factor, rel=1e-4)
+    assert widened(one, 10_000, (0.0, 1.0)).low == pytest.approx(one.low, abs=1e-4)
+    assert widened(percentile(np.linspace(0.1, 0.99, 101), 0.9), 3, (0.0, 1.0)).high == 1.0

@@ -11,7 +11,8 @@ import pytest
 
 from repromia.attacks import Ask, Attack, Chosen, Fact, Plain, parse
 from repromia.config import Settings
-from repromia.controls import blind_results, null_target, permuted_head, permuted_program
+from repromia.controls import blind_results, check_masks, null_target, permuted_head, permuted_program
+from repromia.errors import RecordsError
 from repromia.evaluate import Judge, all_records
 from repromia.findings import other_findings
 from repromia.gains import null_gains
@@ -288,3 +289,27 @@ def test_captions_are_no_baseline_where_the_model_is_not_told_them() -> None:
     assert {row.name for row in told} - {row.name for row in untold} == {"captions"}
     assert scores.keys() - fewer.keys() == {"blind:captions"}
     assert len(untold) == 3
+
+
+def shadow_halves(models: int, seed: int, *, together: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Which of 400 records each shadow model saw, and the target's members. together: each record is in half of all
+    models, the target among them, as published code draws them; else members are drawn by themselves."""
+    generator = np.random.default_rng(seed)
+    order = generator.permuted(np.tile(np.arange(models + 1), (400, 1)), axis=1).T
+    inside = order < (models + 1) // 2
+    return inside[1:], inside[0] if together else generator.random(400) < 0.5
+
+
+@pytest.mark.parametrize("models", [3, 7, 15])
+def test_shadow_models_that_were_drawn_together_with_the_target_are_refused(models: int) -> None:
+    saw, member = shadow_halves(models, 0, together=True)
+    with pytest.raises(RecordsError, match="tells who is a member") as caught:
+        check_masks(saw, member)
+    assert f"of {models} models" in str(caught.value)
+
+
+@pytest.mark.parametrize(("models", "together"), [(3, False), (7, False), (15, False), (31, True)])
+def test_other_shadow_models_are_not_refused(models: int, together: bool) -> None:
+    """Drawn by themselves: a false alarm in less than 1 of 10,000. Or so many that one more says nothing."""
+    for seed in range(20):
+        check_masks(*shadow_halves(models, seed, together=together))

@@ -5,13 +5,17 @@ Rates are of fixed seeds; the bounds leave a chance below 1e-4 of failing under 
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from jaxtyping import Float
 
+from repromia.areas import beyond_chance
 from repromia.attacks import Modality, parse
 from repromia.controls import null_name
 from repromia.evaluate import Judge, best_on_select
+from repromia.intervals import tpr_figures
 from repromia.records import LabelledRecords, Records
 from repromia.result import BlindResult, Estimate, NullRow, NullTarget, TprAtFpr
 from repromia.roles import assign_roles
@@ -43,6 +47,7 @@ def concluded(
     repaired: bool = False,
     modality: Modality = "language",
     nulls: dict[str, Float[np.ndarray, " record"]] | None = None,
+    by_lot: bool = False,
 ) -> str:
     """The verdict's code for these attack scores, blind scores and (for the headline, and others) null scores."""
     rows = [judge.row(name, Scored(parse(name, modality), one)) for name, one in scores.items()]
@@ -64,7 +69,7 @@ def concluded(
         ]
         table = NullTarget(status="measured", rows=tuple(found), repaired=repaired)
         gains.append(judge.gain("null_target", (row.name, scores[row.name]), (null_name(row.name), null)))
-    return verdict(Evidence(row, rows, results, gains, table)).code
+    return verdict(Evidence(row, rows, results, gains, table, by_lot=by_lot)).code
 
 
 def noise(size: int, generator: np.random.Generator, count: int) -> dict[str, Float[np.ndarray, " record"]]:
@@ -206,13 +211,64 @@ def test_of_equally_good_attacks_the_cheaper_one_is_the_headline() -> None:
     assert best_on_select([rows[1], row("first", "head", 0.6, forward_passes=2.0)]).name == "first"  # type: ignore[union-attr]
 
 
+def test_a_shift_that_no_baseline_sees_is_seldom_credited_to_the_model_beside_a_null() -> None:
+    """Both models have AUC .55 on it. By design at most 3.3 % `found`: of 60 audits, 10 or more is 1e-5."""
+    codes = []
+    for seed in range(60):
+        judge, member = judge_of(300, seed)
+        generator = np.random.default_rng([seed, 9])
+        size = len(member)
+        common = 0.18 * member + 0.7 * generator.normal(size=size)
+        target, null = (common + 0.7 * generator.normal(size=size) for _ in range(2))
+        codes.append(concluded(judge, {"loss": target}, blind=noise(size, generator, 4), null=null))
+    assert codes.count("found") < 10, codes
+    assert codes.count("not_beyond_null") > 10, codes
+
+
+@pytest.mark.parametrize(("by_lot", "expected"), [(True, "found"), (False, "not_beyond_null")])
+def test_a_small_figure_must_be_beyond_the_null_unless_members_were_drawn_by_lot(by_lot: bool, expected: str) -> None:
+    judge, member = judge_of(300, 1)
+    generator = np.random.default_rng(1)
+    size = len(member)
+    scores = {"loss": generator.normal(size=size) + 0.25 * member}
+    null = generator.normal(size=size) + 0.1 * member
+    assert concluded(judge, scores, blind={}, null=null, by_lot=by_lot) == expected
+
+
 @pytest.mark.parametrize(
     ("tpr", "low", "said"),
-    [(0.013, 0.003, "not told apart from chance, which names 10"), (0.1, 0.05, "chance names 10")],
+    [(0.013, 0.003, "not told apart from chance, which names 12"), (0.1, 0.0, "chance names 12")],
 )
 def test_few_named_members_are_not_told_as_if_they_were_more_than_chance(tpr: float, low: float, said: str) -> None:
+    """Of 500 non-members the 6th highest has on average 6 of 501 above or at it, not 1 %."""
     at = TprAtFpr(fpr=0.01, status="measured", tpr=tpr, low=low, high=2 * tpr)
-    headline = row("loss", "passive", 0.6, tpr_at_fpr=(at,))
-    none = NullTarget(status="not_available", reason="there is none")
-    sentence = verdict(Evidence(headline, (headline,), (), (), none)).sentence
+    headline = row("loss", "passive", 0.6, n_members=500, n_nonmembers=500, tpr_at_fpr=(at,))
+    sentence = verdict(Evidence(headline, (headline,), (), (), NO_NULL)).sentence
     assert sentence.endswith(f"{1000 * tpr:.0f} of 1,000 members [{1000 * low:.0f}, {2000 * tpr:.0f}]; {said}.")
+
+
+def test_a_leak_at_another_rate_than_one_percent_is_shown_where_it_is() -> None:
+    five = TprAtFpr(fpr=0.05, status="measured", tpr=0.119, low=0.09, high=0.15)
+    one = TprAtFpr(fpr=0.01, status="measured", tpr=0.013, low=0.003, high=0.04)
+    alike = Estimate(estimate=0.5, low=0.47, high=0.53, method="")
+    headline = row("loss", "passive", 0.5, n_members=700, n_nonmembers=700, tpr_at_fpr=(five, one))
+    headline = headline.model_copy(update={"auc": alike})
+    sentence = verdict(Evidence(headline, (headline,), (), (), NO_NULL)).sentence
+    assert "at 5 false alarms in 100 'loss' names 119 of 1,000 members [90, 150]; chance names 51." in sentence
+    assert "On average members and others look alike (AUC 0.500 [0.470, 0.530])" in sentence
+
+
+def test_what_nothing_found_says_would_have_been_found_would_have_been() -> None:
+    """Of 800 audits with that true TPR, beyond chance at 5 % FPR: .80, standard error .014."""
+    judge, member = judge_of(139, 1)
+    generator = np.random.default_rng(1)
+    headline = judge.row("loss", Scored(parse("loss"), generator.normal(size=len(member))))
+    said = verdict(Evidence(headline, (headline,), (), (), NO_NULL)).sentence
+    (percent,) = re.findall(r"A true TPR of (\d+\.\d) % at 5 % FPR would have been found in eight of ten", said)
+    leak = (float(percent) / 100 - 0.05) / 0.95  # as many beyond all others, the rest like non-members
+    found = []
+    for _ in range(800):
+        scores = generator.random(278) + 2 * ((np.arange(278) < 139) & (generator.random(278) < leak))
+        at = tpr_figures(scores, np.arange(278) < 139, 0.05)
+        found.append(beyond_chance(at, 139, 139))
+    assert 0.74 < np.mean(found) < 0.86

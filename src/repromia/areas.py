@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from repromia.bootstrap import Bootstrap, BootstrapStatistics, percentile
+from repromia.bootstrap import CHANCES, Bootstrap, BootstrapStatistics, percentile, widened
 from repromia.intervals import clopper_pearson, delong, tpr_figures
-from repromia.metrics import auc
+from repromia.metrics import auc, null_tpr_quantile
 from repromia.result import Estimate, TprAtFpr
+
+TPR_LEVEL = 1 - 1 / 400
 
 
 def area(
@@ -39,23 +41,18 @@ def area_and_tpr(
     if not bootstrap.grouped:
         return delong(scores, member, level), None if fpr is None else tpr_figures(scores, member, fpr)
     resampled = bootstrap.statistics(scores, [] if fpr is None else [fpr])
-    found = group_area(scores, member, groups or (), resampled, level)
-    return found, None if fpr is None else tpr_figures(scores, member, fpr, resampled=resampled.tpr[0])
+    found = group_area(bootstrap, scores, resampled, level)
+    return found, None if fpr is None else group_tpr(bootstrap, scores, fpr, resampled.tpr[0])
 
 
 def group_area(
-    scores: Float[np.ndarray, " record"],
-    member: Bool[np.ndarray, " record"],
-    groups: Sequence[str],
-    resampled: BootstrapStatistics,
-    level: float = 0.95,
+    bootstrap: Bootstrap, scores: Float[np.ndarray, " record"], resampled: BootstrapStatistics, level: float = 0.95
 ) -> Estimate:
     """AUC with the percentile interval of resampled groups; where no resample moves, as wide as their number allows."""
-    found = percentile(resampled.auc, auc(scores, member), level, "percentile bootstrap of groups")
+    found = percentile(resampled.auc, auc(scores, bootstrap.member), level, "percentile bootstrap of groups")
+    least = bootstrap.least
     if found.low < found.high:
-        return found
-    names = np.asarray(groups, dtype=np.str_)
-    least = min(len(np.unique(names[side])) for side in (member, ~member))
+        return widened(found, least, (0.0, 1.0), level)
     limits = clopper_pearson(round(found.estimate * least), least, level)
     return Estimate(
         estimate=found.estimate,
@@ -63,3 +60,30 @@ def group_area(
         high=max(limits.high, found.high),
         method=f"Clopper-Pearson on {least} groups, as no resample moves",
     )
+
+
+def group_tpr(
+    bootstrap: Bootstrap, scores: Float[np.ndarray, " record"], fpr: float, resampled: Float[np.ndarray, " repeat"]
+) -> TprAtFpr:
+    """TPR at `fpr` with the interval of resampled groups; `smallest_visible` takes records as independent: left out.
+
+    Where independent records would show more than chance, the labels of whole groups are dealt out anew to see whether
+    so few groups do.
+    """
+    member = bootstrap.member
+    found = tpr_figures(scores, member, fpr, resampled=resampled, groups=bootstrap.least)
+    found = found.model_copy(update={"smallest_visible": None})
+    if not beyond_chance(found, int(member.sum()), int((~member).sum())):
+        return found
+    reached = int((bootstrap.chance(scores, [fpr])[0] >= found.tpr).sum())
+    return found.model_copy(update={"chance_p": (reached + 1) / (CHANCES + 1)})
+
+
+def beyond_chance(one: TprAtFpr, n_members: int, n_nonmembers: int) -> bool:
+    """Whether a TPR is more than chance reaches in 1 of 400 audits.
+
+    Of independent records by the exact null distribution, of groups by their labels dealt out anew too.
+    """
+    if one.tpr is None or (one.chance_p is not None and one.chance_p > 1 - TPR_LEVEL):
+        return False
+    return one.tpr > null_tpr_quantile(n_members, n_nonmembers, one.fpr, TPR_LEVEL)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from repromia.errors import RepromiaError
 from repromia.metrics import allowed_false_positives, check_scores
@@ -14,6 +16,7 @@ from repromia.result import Estimate
 
 # Cells (repeats x records) of one chunk: under 100 MB with the temporaries, at any number of records.
 CELLS = 1_000_000
+CHANCES = 2000  # times that labels are dealt out anew: enough to tell 1 in 400
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,40 @@ class Bootstrap:
         """Whether any group holds more than one record."""
         return sum(stratum.size for stratum in self._strata) < self.member.size
 
+    @property
+    def least(self) -> int:
+        """The smaller of the numbers of groups with members and of those with non-members."""
+        inside, outside = (len(np.unique(self._group[side])) for side in (self.member, ~self.member))
+        return min(inside, outside)
+
+    def chance(
+        self, scores: Float[np.ndarray, " record"], fprs: Sequence[float], repeats: int = CHANCES
+    ) -> Float[np.ndarray, "fpr repeat"]:
+        """TPR at each FPR with labels dealt out anew: among groups of one side whole, within mixed groups by record.
+
+        What the same scores reach where nobody's membership decides them, however few the groups. Raises RepromiaError
+        as `check_scores` does.
+        """
+        check_scores(scores, self.member)
+        generator = np.random.default_rng([self.seed, 1])
+        order = np.argsort(-scores, kind="stable")
+        starts = np.append(0, np.flatnonzero(np.diff(scores[order]) != 0) + 1)
+        inside, outside = (np.bincount(self._group, weights=side) > 0 for side in (self.member, ~self.member))
+        pure, mixed = np.flatnonzero(inside != outside), np.flatnonzero((inside & outside)[self._group])
+        by_group = mixed[np.lexsort((mixed, self._group[mixed]))]
+        parts = []
+        chunk = max(1, CELLS // self.member.size)
+        for start in range(0, repeats, chunk):
+            rows = min(chunk, repeats - start)
+            sides = np.tile(inside, (rows, 1))
+            sides[:, pure] = generator.permuted(sides[:, pure], axis=1)
+            labels = sides[:, self._group]
+            keys = self._group[by_group] + generator.random((rows, by_group.size))
+            labels[:, by_group] = self.member[by_group][np.argsort(keys, axis=1)]
+            hits = labels[:, order].astype(np.int32)
+            parts.append(self._chunk(np.ones((1, 1), dtype=np.int32), hits, starts, fprs).tpr)
+        return np.concatenate(parts, axis=1)
+
     def _counts(self) -> Iterator[Int[np.ndarray, "repeat group"]]:
         """How often each group is drawn, in chunks of repeats; from the start of the stream at every call."""
         generator = np.random.default_rng(self.seed)
@@ -104,14 +141,14 @@ class Bootstrap:
     @staticmethod
     def _chunk(
         weights: Int[np.ndarray, "repeat record"],
-        hits: Int[np.ndarray, " record"],
+        hits: Int[np.ndarray, "*repeat record"],
         starts: Int[np.ndarray, " step"],
         fprs: Sequence[float],
     ) -> BootstrapStatistics:
         """Weighted counts of records in falling order of score, summed within ties."""
         members = weights * hits
         nonmembers = weights - members
-        if starts.size < hits.size:
+        if starts.size < hits.shape[-1]:
             members, nonmembers = (np.add.reduceat(part, starts, axis=1) for part in (members, nonmembers))
         above = np.cumsum(nonmembers, axis=1, dtype=np.int64)  # non-members at or above each distinct score
         n_members, n_nonmembers = members.sum(axis=1, dtype=np.int64), above[:, -1]
@@ -144,13 +181,37 @@ def percentile(
     return Estimate(estimate=estimate, low=min(low, estimate), high=max(high, estimate), method=method)
 
 
-def joint_null_test(auc: Float[np.ndarray, " attack"], resampled: Float[np.ndarray, "attack repeat"]) -> float:
+def widened(one: Estimate, groups: int, within: tuple[float, float], level: float = 0.95) -> Estimate:
+    """A percentile interval of resampled groups with its limits as far out as few groups ask for, kept `within`.
+
+    Resamples of G groups vary by sqrt((G - 1) / G) less than samples do, and their limits are a normal's where a
+    Student's t with G - 1 degrees of freedom is due. groups: of the side with fewer.
+    """
+    factor = few_groups(groups, level)
+    return Estimate(
+        estimate=one.estimate,
+        low=max(within[0], one.estimate - factor * (one.estimate - one.low)),
+        high=min(within[1], one.estimate + factor * (one.high - one.estimate)),
+        method=f"{one.method}, widened for {groups} groups",
+    )
+
+
+def few_groups(groups: int, level: float) -> float:
+    """How much further out than those of resamples the limits of so many groups lie."""
+    tail = (1 - level) / 2
+    return float(student.isf(tail, groups - 1) / norm.isf(tail) * np.sqrt(groups / (groups - 1)))
+
+
+def joint_null_test(
+    auc: Float[np.ndarray, " attack"], resampled: Float[np.ndarray, "attack repeat"], *, groups: int | None = None
+) -> float:
     """p-value of "every one of these AUCs is .5 in the population" (two-sided; one test for all attacks).
 
     The largest |AUC - .5| in bootstrap standard errors, against the same maximum of the resamples around the
     measured AUCs, so that the attacks' correlation is kept (step one of Romano & Wolf 2005; Westfall & Young
     1993). An AUC that no resample moves counts as no evidence at .5 and as full evidence elsewhere.
-    `resampled`: rows of `BootstrapStatistics.auc` of one `Bootstrap`. Small values speak against chance.
+    `resampled`: rows of `BootstrapStatistics.auc` of one `Bootstrap`; groups: of the side with fewer, where groups
+    were resampled. Small values speak against chance.
     """
     deviation = np.abs(auc - 0.5)
     spread = np.abs(resampled - auc[:, None])
@@ -161,7 +222,7 @@ def joint_null_test(auc: Float[np.ndarray, " attack"], resampled: Float[np.ndarr
         return 1 / (repeats + 1)
     if not bool(moving.any()):
         return 1.0
-    largest = float(np.max(deviation[moving] / error[moving]))
+    largest = float(np.max(deviation[moving] / error[moving])) / (1.0 if groups is None else few_groups(groups, 0.99))
     resampled_largest = np.max(spread[moving] / error[moving, None], axis=0)
     exceeding = int(np.count_nonzero(resampled_largest >= largest))
     return (exceeding + 1) / (repeats + 1)

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import norm
 
 from repromia.areas import group_area
-from repromia.bootstrap import Bootstrap, BootstrapStatistics, percentile
+from repromia.bootstrap import Bootstrap, BootstrapStatistics, percentile, widened
 from repromia.compare_folders import Run, Shared, read_run, share
 from repromia.comparison import Comparison, Difference, Missing, Outcome, Reading, RunSummary, TprDifference, sentence
 from repromia.errors import ConfigError, one_line
@@ -59,7 +59,7 @@ class _Paired:
         """AUC of one attack in one run."""
         if not self.bootstrap.grouped:
             return delong(self.scores(key), self.member, level)
-        return group_area(self.scores(key), self.member, self.shared.groups or (), self.resampled(key), level)
+        return group_area(self.bootstrap, self.scores(key), self.resampled(key), level)
 
     def difference(
         self, run: tuple[int, str], base: tuple[int, str], *, signs: tuple[int, int] = (1, 1), level: float = 0.95
@@ -75,7 +75,7 @@ class _Paired:
         )
         found = percentile(ours - theirs, value, level, "paired percentile bootstrap of groups")
         if found.low < found.high or np.array_equal(first, second):
-            return found
+            return widened(found, self.bootstrap.least, (-1.0, 1.0), level)
         # No resample moves: as wide as the two figures by themselves allow.
         reach = sum((one.high - one.low) / 2 for one in (self.area(run, level), self.area(base, level)))
         limits = {"low": max(-1.0, value - reach), "high": min(1.0, value + reach)}
@@ -87,6 +87,8 @@ class _Paired:
         first, second = tpr_at_fpr(ours, self.member, fpr), tpr_at_fpr(theirs, self.member, fpr)
         resampled = self.resampled(run).tpr[at] - self.resampled(base).tpr[at]
         found = percentile(resampled, first - second, method="paired percentile bootstrap")
+        if self.bootstrap.grouped:
+            found = widened(found, self.bootstrap.least, (-1.0, 1.0))
         if found.low == found.high and not np.array_equal(ours, theirs):
             one, other = (tpr_interval(scores, self.member, fpr, level=0.975) for scores in (ours, theirs))
             limits = {"low": one.low - other.high, "high": one.high - other.low}

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float
 
-from repromia.bootstrap import Bootstrap, BootstrapStatistics, percentile
+from repromia.areas import group_area, group_tpr
+from repromia.bootstrap import Bootstrap, BootstrapStatistics, percentile, widened
 from repromia.intervals import Labelled, clopper_pearson, delong, delong_difference, tpr_figures
 from repromia.metrics import auc, best_threshold, rates_at, tpr_at_fpr
 from repromia.records import LabelledRecords, Records
@@ -45,6 +46,11 @@ class Judge:
         """Whether intervals must come from resampling groups."""
         return self._bootstrap.grouped
 
+    @property
+    def least_groups(self) -> int | None:
+        """Groups on the side that has fewer; None where records are independent."""
+        return self._bootstrap.least if self.grouped else None
+
     def statistics(self, name: str, scores: Float[np.ndarray, " eval"]) -> BootstrapStatistics:
         """Resampled figures of a score on eval; the same resamples for every name, made once."""
         if name not in self._statistics:
@@ -53,21 +59,11 @@ class Judge:
 
     def auc(self, name: str, scores: Float[np.ndarray, " eval"]) -> tuple[Estimate, Estimate]:
         """AUC with its interval (DeLong, or group bootstrap) and the bootstrap interval."""
-        resampled = percentile(self.statistics(name, scores).auc, auc(scores, self.member))
-        if resampled.low == resampled.high:  # no resample moves: as wide as the least number of groups allows
-            resampled = self._least_width(resampled)
-        return (resampled if self.grouped else delong(scores, self.member)), resampled
-
-    def _least_width(self, one: Estimate) -> Estimate:
-        groups = np.asarray(self.roles.eval.groups)
-        least = min(len(set(groups[side])) for side in (self.member, ~self.member))
-        limits = clopper_pearson(round(one.estimate * least), least)
-        return Estimate(
-            estimate=one.estimate,
-            low=min(limits.low, one.low),
-            high=max(limits.high, one.high),
-            method=f"Clopper-Pearson on {least} groups, as no resample moves",
-        )
+        statistics = self.statistics(name, scores)
+        if self.grouped:
+            found = group_area(self._bootstrap, scores, statistics)
+            return found, found
+        return delong(scores, self.member), percentile(statistics.auc, auc(scores, self.member))
 
     def row(self, name: str, scored: Scored) -> AttackResult:
         """The row of one attack; a failed one keeps its reason."""
@@ -107,11 +103,9 @@ class Judge:
         if not self.grouped:
             return tuple(tpr_figures(own, self.member, fpr, select=select) for fpr in self.fprs)
         resampled = self.statistics(name, own).tpr
-        figures = [
-            tpr_figures(own, self.member, fpr, resampled=samples)
-            for fpr, samples in zip(self.fprs, resampled, strict=True)
-        ]
-        return tuple(one.model_copy(update={"smallest_visible": None}) for one in figures)
+        return tuple(
+            group_tpr(self._bootstrap, own, fpr, samples) for fpr, samples in zip(self.fprs, resampled, strict=True)
+        )
 
     def _balanced_accuracy(self, own: Float[np.ndarray, " eval"], select: Labelled) -> Estimate:
         counts = rates_at(own, self.member, best_threshold(select.scores, select.member))
@@ -137,9 +131,10 @@ class Judge:
         own, base = scores[self.eval_rows], other[self.eval_rows]
         ours, theirs = self.statistics(name, own), self.statistics(other_name, base)
         difference = auc(own, self.member) - auc(base, self.member)
-        area = (
-            percentile(ours.auc - theirs.auc, difference) if self.grouped else delong_difference(own, base, self.member)
-        )
+        if self.grouped:
+            area = self.of_groups(percentile(ours.auc - theirs.auc, difference))
+        else:
+            area = delong_difference(own, base, self.member)
         tprs, rivals = [], []
         for at, fpr in enumerate(self.fprs):
             if fpr * (~self.member).sum() < 1:
@@ -147,7 +142,8 @@ class Judge:
             rival, its = (at_fpr or {}).get(fpr, over)
             its = its[self.eval_rows]
             found = tpr_at_fpr(own, self.member, fpr) - tpr_at_fpr(its, self.member, fpr)
-            tprs.append((fpr, percentile(ours.tpr[at] - self.statistics(rival, its).tpr[at], found)))
+            moved = percentile(ours.tpr[at] - self.statistics(rival, its).tpr[at], found)
+            tprs.append((fpr, self.of_groups(moved)))
             rivals += [(fpr, rival)] if rival != other_name else []
         return Gain.model_validate(
             {
@@ -159,6 +155,10 @@ class Judge:
                 "over_at_fpr": tuple(rivals),
             }
         )
+
+    def of_groups(self, difference: Estimate) -> Estimate:
+        """A resampled difference, as wide as few groups ask for."""
+        return widened(difference, self.least_groups, (-1.0, 1.0)) if self.least_groups else difference
 
     def sharpest(self, rows: Sequence[AttackResult], scores: Mapping[str, Scores]) -> dict[float, tuple[str, Scores]]:
         """For each FPR the row with the highest TPR on select; among equals the higher AUC there, then the name.

@@ -31,7 +31,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import brentq
 from scipy.stats import beta, binom, norm, rankdata
 
-from repromia.bootstrap import Bootstrap, BootstrapStatistics, joint_null_test, percentile
+from repromia.bootstrap import Bootstrap, BootstrapStatistics, joint_null_test, percentile, widened
 from repromia.errors import RepromiaError
 from repromia.metrics import (
     ROUNDING,
@@ -56,6 +56,7 @@ __all__ = [
     "tpr_figures",
     "tpr_interval",
     "transfer",
+    "widened",
 ]
 
 
@@ -252,15 +253,16 @@ def tpr_figures(
     fpr: float,
     *,
     resampled: Float[np.ndarray, " repeat"] | None = None,
+    groups: int | None = None,
     select: Labelled | None = None,
 ) -> TprAtFpr:
     """TPR at `fpr` as it goes into the report, with its 95 % interval, or the reason why it cannot be given.
 
-    `resampled`: the row of `BootstrapStatistics.tpr` at this FPR; pass it when records are grouped. The
-    interval is then the hull of the percentile interval and `tpr_interval` (records of a group agree more
-    than strangers, so the latter is a lower bound on the width, and it has a width where no resample
-    moves). `smallest_visible` takes the records as independent. Refused when not one false positive is
-    allowed, coarse below three. Raises RepromiaError as `tpr_at_fpr` does.
+    `resampled`: the row of `BootstrapStatistics.tpr` at this FPR; pass it when records are grouped, with the
+    number of groups of the side with fewer. The interval is then the hull of the percentile interval and
+    `tpr_interval` (records of a group agree more than strangers, so the latter is a lower bound on the width,
+    and it has a width where no resample moves). `smallest_visible` takes the records as independent. Refused
+    when not one false positive is allowed, coarse below three. Raises RepromiaError as `tpr_at_fpr` does.
     """
     check_scores(scores, member)
     nonmembers = int(np.count_nonzero(~member))
@@ -271,7 +273,8 @@ def tpr_figures(
         return TprAtFpr(fpr=fpr, status="refused", reason=reason)
     interval = tpr_interval(scores, member, fpr)
     if resampled is not None:
-        interval = _hull(percentile(resampled, interval.estimate), interval)
+        wide = percentile(resampled, interval.estimate)
+        interval = _hull(wide if groups is None else widened(wide, groups, (0.0, 1.0)), interval)
     coarse = allowed < 3
     return TprAtFpr(
         fpr=fpr,

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
-from scipy.stats import betabinom, rankdata
+from scipy.optimize import brentq
+from scipy.stats import beta, betabinom, binom, rankdata
 
 from repromia.errors import RepromiaError
 
@@ -217,3 +218,23 @@ def null_tpr_quantile(n_members: int, n_nonmembers: int, fpr: float, level: floa
     below = np.cumsum(betabinom.pmf(counts, n_members, allowed + 1, n_nonmembers - allowed))
     reached = int(np.searchsorted(below, level * (1 - ROUNDING)))
     return min(reached, n_members) / n_members
+
+
+def detectable_tpr(n_members: int, n_nonmembers: int, fpr: float, *, level: float, power: float = 0.8) -> float:
+    """The least true TPR at `fpr` whose measured value is above `null_tpr_quantile` at `level` in a share `power` of
+    audits of so many records.
+
+    For members that stand out far, so that a threshold a little off `fpr` moves the TPR by as much as the FPR: its true
+    FPR is Beta(j+1, n-j) as in `null_tpr_quantile`, members above it are binomial. Raises RepromiaError as that does.
+    """
+    needed = round(null_tpr_quantile(n_members, n_nonmembers, fpr, level) * n_members)
+    allowed = allowed_false_positives(n_nonmembers, fpr)
+    if allowed == n_nonmembers or needed == n_members:
+        return 1.0
+    masses = (np.arange(400) + 0.5) / 400
+    moved = beta.ppf(masses, allowed + 1, n_nonmembers - allowed) - fpr
+
+    def short(tpr: float) -> float:
+        return float(np.mean(binom.sf(needed, n_members, np.clip(tpr + moved, 0.0, 1.0)))) - power
+
+    return float(brentq(short, 0.0, 1.0)) if short(1.0) > 0 else 1.0

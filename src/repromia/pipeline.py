@@ -16,7 +16,7 @@ from repromia.audit_views import Where, ask_first, repaired_copy, views_of
 from repromia.categories import Categories, slice_figures
 from repromia.choosing import check_headline, chosen_attacks
 from repromia.config import Settings
-from repromia.controls import blind_results, null_target, permuted_head, permuted_program
+from repromia.controls import blind_results, check_masks, null_target, permuted_head, permuted_program
 from repromia.duplicates import remove_duplicates
 from repromia.errors import ConfigError, RecordsError, TargetError
 from repromia.evaluate import Judge, all_records, best_on_select
@@ -123,6 +123,7 @@ def run_audit(
     store.event("roles", fit=len(roles.fit), select=len(roles.select), eval=len(roles.eval))
     if shadows is not None:
         shadows.check(kept.records)
+        check_masks(shadows.saw(kept.records), kept.member)
     target, reference, null_reference = models
     _check_unlabelled(unlabelled, kept.records, shadows)
     where = Where(store, progress, shadows, unlabelled=unlabelled, workers=workers or Workers())
@@ -149,7 +150,9 @@ def run_audit(
         gains = tuple(paired_gains(rows, scores, chosen, views, judge, blind, headline, rivals))
         gains += null_gains(rows, scores, null_scores, judge, headline)
     permuted = tuple(_permuted(chosen, supervised, views, judge, settings))
-    first = verdict(Evidence(headline, rows, blind, gains, null, matched(kept)))
+    first = verdict(
+        Evidence(headline, rows, blind, gains, null, matched(kept), by_lot=drawn is not None and drawn.randomised)
+    )
     findings = (
         first,
         *slice_findings(sliced, first.code),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from repromia.choosing import chosen_attacks
 from repromia.config import AuditConfig, Settings
+from repromia.controls import check_masks
 from repromia.duplicates import remove_duplicates
 from repromia.errors import RepromiaError
 from repromia.models import load_models, shadow_models
@@ -60,6 +61,7 @@ def rehearse(config: AuditConfig, progress: Progress) -> Rehearsal:
     shadows = shadow_models(config, models[0], kept.records)
     if shadows is not None:
         shadows.check(kept.records)
+        check_masks(shadows.saw(kept.records), kept.member)
     chosen = chosen_attacks(settings, (), models, shadows)
     counts = [_asked(models, shadows, chosen, roles, count, settings, progress) for count in (4, *SAMPLES)]
     (few, many), each = SAMPLES, max(counts[2].seconds - counts[1].seconds, 0.0)  # the first call warms up

@@ -51,6 +51,8 @@ class TprAtFpr(Figures):
 
     `coarse` means that fewer than 3 false positives were allowed: read it with the interval only.
     `smallest_visible` is the least TPR that this many records could have told from chance (97.5 % null quantile).
+    `chance_p`, of grouped records that would be beyond chance as independent ones: how often as much is reached with
+    the labels of whole groups dealt out anew.
     """
 
     fpr: float
@@ -61,6 +63,7 @@ class TprAtFpr(Figures):
     high: float | None = None
     method: str = ""
     smallest_visible: float | None = None
+    chance_p: float | None = None
     from_select: Transfer | None = None
 
 

@@ -61,6 +61,11 @@ class SavedShadows:
             except Exception as error:
                 raise named(f"Shadow model {path.name}", error) from error
 
+    def saw(self, records: Records) -> Bool[np.ndarray, "model record"]:
+        """Which of the records each was trained on, the null model included. Raises RecordsError for other masks."""
+        masks, ids = _read_masks(self.folder / MASKS)
+        return _columns(masks, ids, records, complete=False)
+
     def signals(self, records: Records, store: Store, progress: Progress) -> ReferenceSignals:
         """What they say of the records, in the order of their numbers.
 
@@ -158,7 +163,10 @@ def _read_masks(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return inside, ids
 
 
-def _columns(inside: np.ndarray, ids: np.ndarray, records: Records) -> Bool[np.ndarray, "model record"]:
+def _columns(
+    inside: np.ndarray, ids: np.ndarray, records: Records, *, complete: bool = True
+) -> Bool[np.ndarray, "model record"]:
+    """The records' own columns. complete: refuse records that all models saw, or none."""
     place = {name: at for at, name in enumerate(ids.tolist())}
     unknown = sum(name not in place for name in records.ids)
     if unknown:
@@ -169,7 +177,7 @@ def _columns(inside: np.ndarray, ids: np.ndarray, records: Records) -> Bool[np.n
         )
     found: Bool[np.ndarray, "model record"] = inside[:, [place[name] for name in records.ids]]
     everywhere, nowhere = int(found.all(axis=0).sum()), int((~found.any(axis=0)).sum())
-    if everywhere or nowhere:
+    if complete and (everywhere or nowhere):
         raise RecordsError(
             "Some records are not in some shadow models and out of others.",
             expected="each record inside about half of them",

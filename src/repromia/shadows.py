@@ -76,7 +76,7 @@ class TrainedShadows:
     def check(self, records: Records) -> None:
         """Raises RecordsError for too few records, and ConfigError for a training function that cannot be found."""
         training_function(self.train)
-        self._masks(records)
+        self.saw(records)
 
     def signals(self, records: Records, store: Store, progress: Progress) -> ReferenceSignals:
         """What they say of the records, in the order of their numbers; read back for those that are in the store.
@@ -93,7 +93,7 @@ class TrainedShadows:
     def _asked(
         self, records: Records, store: Store, progress: Progress, ask: Callable[..., Answers], key: str = ""
     ) -> list[Answers]:
-        train, inside, seeds = training_function(self.train), self._masks(records), self._seeds()
+        train, inside, seeds = training_function(self.train), self.saw(records), self._seeds()
         common = (
             code_digest(),
             self.train_key or described(train),
@@ -137,7 +137,8 @@ class TrainedShadows:
         """What a reader of the report needs to know about them."""
         return {"name": f"{self.count} shadow models", "trained": self.cluster}
 
-    def _masks(self, records: Records) -> Bool[np.ndarray, "model record"]:
+    def saw(self, records: Records) -> Bool[np.ndarray, "model record"]:
+        """Which of the records each is trained on: drawn here, whatever the target was trained on."""
         inside = masks(self.count, records, self.seed)
         _check_halves(inside)
         return inside

@@ -18,15 +18,13 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from repromia.areas import area_and_tpr
+from repromia.areas import area_and_tpr, beyond_chance
 from repromia.errors import ConfigError
-from repromia.metrics import null_tpr_quantile
 from repromia.result import Estimate, TprAtFpr
 
 Outcome = Literal["forgotten", "still_remembered", "over_unlearned", "could_not_be_measured", "not_shown"]
 
 FPR = 0.01
-TPR_LEVEL = 1 - 1 / 400  # as for the first sentence of an audit
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def unlearning_check(
         )
     area, tpr = _against(forget, never_seen, seed)
     power, _ = _against(retained, never_seen, seed)
-    named = _stands_out(tpr, len(forget.scores), len(never_seen.scores))
+    named = beyond_chance(tpr, len(forget.scores), len(never_seen.scores))
     if any(one is not None and one.low > 0.5 for one in (blind, blind_retained)):
         outcome: Outcome = "could_not_be_measured"
     elif area.low > 0.5 or named:
@@ -118,14 +116,6 @@ def _against(inside: SetScores, outside: SetScores, seed: int) -> tuple[Estimate
 def _names(one: SetScores, prefix: str) -> Sequence[str]:
     """Groups, or each record by itself. Groups of the same name in both sets are one."""
     return one.groups if one.groups is not None else [f"{prefix}\0{row}" for row in range(len(one.scores))]
-
-
-def _stands_out(one: TprAtFpr, n_forget: int, n_never_seen: int) -> bool:
-    """More records above the strictest threshold than chance puts there in 1 of 400 (as "
-    "`repromia.verdict.above_chance`)."""
-    if one.tpr is None or one.low is None or one.low <= one.fpr:
-        return False
-    return one.tpr > null_tpr_quantile(n_forget, n_never_seen, one.fpr, TPR_LEVEL)
 
 
 def _sentence(found: UnlearningEvidence, blind_retained: Estimate | None) -> str:

@@ -1,7 +1,8 @@
 """The first sentence of a result: what the headline figure allows to be concluded.
 
 False alarms on records that no model saw: "found" needs an AUC interval above .5 (one-sided 2.5 %) or a TPR that chance
-reaches in 1 of 400 audits, at any of the FPRs asked. Blind baselines veto only when they find something themselves
+reaches in 1 of 400 audits, at any of the FPRs asked; where a null target was measured and membership is not known to
+have been drawn by lot, also more than the same attack finds there. Blind baselines veto only when they find something themselves
 (one-sided 2.5 % for all of them together).
 """
 
@@ -12,16 +13,23 @@ from dataclasses import dataclass
 
 from scipy.stats import norm
 
+from repromia.areas import TPR_LEVEL, beyond_chance
 from repromia.errors import one_line
-from repromia.metrics import null_tpr_quantile
+from repromia.metrics import allowed_false_positives, detectable_tpr
 from repromia.result import AttackResult, BlindResult, Estimate, Finding, Gain, NullTarget, TprAtFpr
 
 JOINT_LEVEL = 0.01
-TPR_LEVEL = 1 - 1 / 400
 UNAMBIGUOUS = ("loss", "naive", "reference")  # attacks whose sign cannot turn on an ordinary model
 
 # Headline findings after which no figure may be put down to the model.
-DOUBTFUL = ("could_not_measure", "not_matched", "not_attributable", "not_separable_from_null", "shifted_data_no_null")
+DOUBTFUL = (
+    "could_not_measure",
+    "not_matched",
+    "not_attributable",
+    "not_separable_from_null",
+    "not_beyond_null",
+    "shifted_data_no_null",
+)
 
 UNSEEN = ("file_properties",)  # blind baselines of what no model is given: names, formats and sizes of files
 
@@ -36,6 +44,7 @@ class Evidence:
     gains: Sequence[Gain]
     null: NullTarget
     matched: bool = True  # both sides were asked in the same way
+    by_lot: bool = False  # membership is known to have been drawn by lot: nothing but the training differs
 
     def own(self, role: str) -> list[Gain]:
         """Paired gains of the headline."""
@@ -74,12 +83,8 @@ def verdict(evidence: Evidence) -> Finding:
     if not (row.auc.low > 0.5 or any(above_chance(row, one) for one in row.tpr_at_fpr)):
         return _nothing(row, evidence)
     null = next(iter(evidence.own("null_target")), None)
-    if null is not None and _null_finds(evidence) and not _beats(null):
-        return _say(
-            "not_separable_from_null",
-            f"{row.name!r} has AUC {interval(row.auc)}, but cannot be told from itself on a model that cannot have seen "
-            f"the records (difference {signed(null.auc)}): the figure is not attributable to the model.",
-        )
+    if null is not None and not _beats(null) and (_null_finds(evidence) or not evidence.by_lot):
+        return _no_more_than_null(row, null, evidence)
     shift = evidence.separable()
     if shift and (null is None or (evidence.null.repaired and "reference" in row.needs)):
         return _say(
@@ -88,24 +93,12 @@ def verdict(evidence: Evidence) -> Finding:
             f"model (blind baseline {shift[0].name!r}: AUC {interval(shift[0].cross_validated_auc)}), and no null target "
             "shows how much of the figure is that difference: it cannot be attributed to the model.",
         )
-    beyond = (
-        f" {signed(null.auc)} of it is beyond a model that cannot have seen the records; but the records differ without "
-        f"any model, and that one may not know their kind of record, which then counts as memory."
-        if shift and null
-        else ""
-    )
-    return _say(
-        "found",
-        f"The model gives away who was in its training data: {row.name!r} tells members from non-members with AUC "
-        f"{interval(row.auc)}.{beyond}{_named(row)}",
-    )
+    return _found(row, _beyond(null) if shift and null else "")
 
 
 def above_chance(row: AttackResult, one: TprAtFpr) -> bool:
-    """Whether a TPR is beyond what chance reaches in 1 of 400 audits (and its interval above the FPR)."""
-    if one.tpr is None or one.low is None or one.low <= one.fpr:
-        return False
-    return one.tpr > null_tpr_quantile(row.n_members, row.n_nonmembers, one.fpr, TPR_LEVEL)
+    """Whether a TPR is beyond what chance reaches in 1 of 400 audits."""
+    return beyond_chance(one, row.n_members, row.n_nonmembers)
 
 
 def interval(one: Estimate) -> str:
@@ -212,24 +205,61 @@ def _nothing(row: AttackResult, evidence: Evidence) -> Finding:
     )
 
 
-def _named(row: AttackResult) -> str:
-    at = next((one for one in row.tpr_at_fpr if one.fpr == 0.01 and one.tpr is not None), None)
-    if at is None or at.tpr is None or at.low is None or at.high is None:
-        return ""
-    beside = "chance names 10" if above_chance(row, at) else "not told apart from chance, which names 10"
-    return (
-        f" At 1 false alarm in 100 it names {1000 * at.tpr:.0f} of 1,000 members "
-        f"[{1000 * at.low:.0f}, {1000 * at.high:.0f}]; {beside}."
+def _no_more_than_null(row: AttackResult, null: Gain, evidence: Evidence) -> Finding:
+    assert row.auc is not None  # noqa: S101
+    figure = f"{row.name!r} has AUC {interval(row.auc)}"
+    if _null_finds(evidence):
+        return _say(
+            "not_separable_from_null",
+            f"{figure}, but cannot be told from itself on a model that cannot have seen the records (difference "
+            f"{signed(null.auc)}): the figure is not attributable to the model.",
+        )
+    return _say(
+        "not_beyond_null",
+        f"{figure}, but is not shown to find more than on a model that cannot have seen the records (difference "
+        f"{signed(null.auc)}): it may be the records. More of them would tell; where members are drawn by lot before "
+        "training (`repromia split`) they cannot differ.",
     )
+
+
+def _beyond(null: Gain) -> str:
+    what = f"{signed(null.auc)} of it is" if null.auc.low > 0 else "At a low FPR it is"
+    return (
+        f" {what} beyond a model that cannot have seen the records; but the records differ without any model, and that "
+        "one may not know their kind of record, which then counts as memory."
+    )
+
+
+def _found(row: AttackResult, beyond: str) -> Finding:
+    assert row.auc is not None  # noqa: S101
+    gives = "The model gives away who was in its training data:"
+    if row.auc.low > 0.5:
+        tells = f"{gives} {row.name!r} tells members from non-members with AUC {interval(row.auc)}."
+        at = next((one for one in row.tpr_at_fpr if one.fpr == 0.01 and one.tpr is not None), None)
+        named = f" At {_names(row, at, 'it')}." if at else ""
+        return _say("found", f"{tells}{beyond}{named}")
+    at = next(one for one in row.tpr_at_fpr if above_chance(row, one))
+    tells = f"{gives} at {_names(row, at, repr(row.name))}. On average members and others look alike (AUC {interval(row.auc)})."
+    return _say("found", f"{tells}{beyond}")
+
+
+def _names(row: AttackResult, at: TprAtFpr, attack: str) -> str:
+    """How many members are named; the mean that chance reaches is above the FPR, as in `null_tpr_quantile`."""
+    chance = 1000 * (allowed_false_positives(row.n_nonmembers, at.fpr) + 1) / (row.n_nonmembers + 1)
+    beside = "chance names" if above_chance(row, at) else "not told apart from chance, which names"
+    tpr, low, high = (1000 * (one or 0.0) for one in (at.tpr, at.low, at.high))
+    alarms = f"{100 * at.fpr:g} false alarm{'s' if at.fpr != 0.01 else ''} in 100"
+    return f"{alarms} {attack} names {tpr:.0f} of 1,000 members [{low:.0f}, {high:.0f}]; {beside} {chance:.0f}"
 
 
 def _visible(row: AttackResult) -> str:
     at = next((one for one in row.tpr_at_fpr if one.smallest_visible is not None), None)
-    if at is None or at.smallest_visible is None:
+    if at is None:
         return ""
+    least = detectable_tpr(row.n_members, row.n_nonmembers, at.fpr, level=TPR_LEVEL)
     return (
-        f" A true TPR of {100 * at.smallest_visible:.1f} % at {100 * at.fpr:g} % FPR would have stood out from chance in about six of "
-        "ten such audits; a smaller leak may have been missed."
+        f" A true TPR of {100 * least:.1f} % at {100 * at.fpr:g} % FPR would have been found in eight of ten such audits; "
+        "a smaller leak may have been missed."
     )
 
 

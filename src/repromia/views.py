@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from repromia.errors import AttackError, TargetError
 from repromia.frequencies import token_frequencies
@@ -45,6 +45,10 @@ class ShadowModels(Protocol):
 
     def check(self, records: Records) -> None:
         """Raises RepromiaError for what can be seen to be wrong before anything is asked or trained."""
+        ...
+
+    def saw(self, records: Records) -> Bool[np.ndarray, "model record"]:
+        """Which of the records each was trained on; of a null model too that was drawn together with them."""
         ...
 
     def signals(self, records: Records, store: Store, progress: Progress) -> ReferenceSignals:
