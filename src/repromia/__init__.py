@@ -212,19 +212,48 @@ def audit(
     `repromia.config.Settings` (attacks, seed, fprs, …). With `out`, files are written as by the command line and
     an interrupted audit goes on where it stopped. Raises RepromiaError.
     """
-    from repromia.config import Settings
+    from pydantic import ValidationError
+
+    from repromia.config import Settings, flags_said
+    from repromia.errors import ConfigError
     from repromia.run import audit_objects
 
+    _check_objects(records, target=target, reference=reference, null_reference=null_reference)
+    try:
+        checked = Settings(**settings)
+    except ValidationError as error:
+        raise ConfigError("The settings of the audit do not fit.", found=flags_said(error).replace("--", "")) from error
     return audit_objects(
         target,
         records,
         reference=reference,
         null_reference=null_reference,
-        settings=Settings(**settings),
+        settings=checked,
         out=out,
         shadows=shadows,
         cluster=cluster,
     )
+
+
+def _check_objects(records: object, **models: object) -> None:
+    from repromia.errors import ConfigError
+    from repromia.records import LabelledRecords
+
+    for name, one in models.items():
+        if not (hasattr(one, "modality") and hasattr(one, "fingerprint")) and (one is not None or name == "target"):
+            raise ConfigError(
+                f"The {name} is no model that can be asked.",
+                expected="what repromia.language_model, diffusion_model, classifier or endpoint_model returns",
+                found=type(one).__name__,
+                hint=f'repromia.language_model("path") loads one: {name}=language_model(…)',
+            )
+    if not isinstance(records, LabelledRecords):
+        raise ConfigError(
+            "The records do not say who is a member.",
+            expected="what load_records or load_nodes returns",
+            found=type(records).__name__,
+            hint="repromia.load_records(members, nonmembers) takes paths or lists",
+        )
 
 
 def read_audit(folder: str | Path) -> AuditResult:

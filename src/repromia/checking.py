@@ -49,6 +49,7 @@ def check_command(
         image=image,
         caption=caption,
         skip_unreadable=skip_unreadable,
+        seed=seed,
     )
     console = console or Console()
     skipped: list[str] = []

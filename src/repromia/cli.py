@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 from pydantic import ValidationError
 
 from repromia._version import __version__
-from repromia.config import AuditConfig
+from repromia.config import AuditConfig, flags_said
 from repromia.errors import ConfigError, RepromiaError
 from repromia.set_config import ForgetConfig, SuspectConfig, flags_of
+
+Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**32))]
 
 
 def _readable(error: CycloptsError) -> object:
@@ -22,17 +26,7 @@ def _readable(error: CycloptsError) -> object:
     from rich.text import Text
 
     cause = error.__cause__
-    if not isinstance(cause, ValidationError):
-        return Text(str(error), style="red")
-    lines = []
-    for one in cause.errors(include_url=False, include_context=False):
-        flag = "--" + "-".join(str(part) for part in one["loc"]).replace("_", "-") if one["loc"] else ""
-        if one["type"] == "missing":
-            lines.append(f"{flag} is required (repromia COMMAND --help explains it)")
-            continue
-        said = one["msg"].removeprefix("Value error, ")
-        lines.append(f"{flag} {said}".strip() + (f" (found {one['input']!r})" if flag else ""))
-    return Text("\n".join(lines), style="red")
+    return Text(flags_said(cause) if isinstance(cause, ValidationError) else str(error), style="red")
 
 
 app = App(
@@ -98,7 +92,7 @@ def check(
     caption: str = "",
     group: str = "",
     skip_unreadable: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
     json: bool = False,
 ) -> int:
     """Do the records alone tell the sides apart? Needs no model: run it before anyone trains.
@@ -151,7 +145,7 @@ def split(
     *,
     out: Path,
     holdout: float = 0.5,
-    seed: int = 0,
+    seed: Seed = 0,
     group: str = "",
     text: str = "",
     class_field: str = "",
@@ -201,7 +195,7 @@ def split(
 
 
 @app.command
-def compare(runs: list[Path], /, *, out: Path | None = None, seed: int = 0) -> int:
+def compare(runs: list[Path], /, *, out: Path | None = None, seed: Seed = 0) -> int:
     """Compare finished audits on the same records: before and after a defence, unlearning, another checkpoint.
 
     Parameters
@@ -285,7 +279,7 @@ def demo(
     *,
     out: Path = Path("demo-audit"),
     model: Literal["small", "smollm2"] = "small",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> int:
     """A real audit, offline: train a small model on real text, fine-tune it on members drawn by lot, audit it.
 
@@ -380,15 +374,17 @@ def main(arguments: list[str] | None = None) -> None:
     _yield_cores()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if len(given) > 1 and given[0] in _CONFIGURED and given[1].endswith((".yaml", ".yml")):
+        if len(given) > 1 and given[0] in _CONFIGURED and given[1].endswith(_YAML):
             settings = _flags_of(Path(given[1]), given[2:], _CONFIGURED[given[0]])
             given = [given[0], *settings, *given[2:]]
+        _refuse_late_files(given)
         code = app(given, result_action="return_value")
-    except RepromiaError as error:
+    except (RepromiaError, ValidationError) as error:
         from rich.console import Console
         from rich.text import Text
 
-        Console(stderr=True).print(Text(str(error), style="red"))
+        said = flags_said(error) if isinstance(error, ValidationError) else str(error)
+        Console(stderr=True).print(Text(said, style="red"))
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted. What was finished is kept: the same command goes on from there.\n")
@@ -406,12 +402,25 @@ def _yield_cores() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
+_YAML = (".yaml", ".yml")
 # Commands that a YAML file may configure, and the settings they know.
 _CONFIGURED: dict[str, tuple[str, ...]] = {
     "audit": tuple(AuditConfig.model_fields),
     "dataset-inference": flags_of(SuspectConfig),
     "unlearning": flags_of(ForgetConfig),
 }
+
+
+def _refuse_late_files(given: list[str]) -> None:
+    """A configuration behind other flags would be taken for their value, or for nothing that is known."""
+    alone = ("--dry-run", "--quiet", "--json")
+    late = [one for before, one in pairwise(given[1:]) if one.endswith(_YAML) and before in alone]
+    if given[:1] and given[0] in _CONFIGURED and late:
+        raise ConfigError(
+            "The configuration must come first.",
+            expected=f"repromia {given[0]} {late[0]} …",
+            hint="put flags behind it: they override what it says",
+        )
 
 
 def _flags_of(path: Path, given: list[str], known: tuple[str, ...]) -> list[str]:
@@ -422,6 +431,12 @@ def _flags_of(path: Path, given: list[str], known: tuple[str, ...]) -> list[str]
         names = (flag, f"--no-{flag[2:]}")
         if value is None or any(token.split("=")[0] in names for token in given):
             continue
+        if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict) for one in value)):
+            raise ConfigError(
+                f"The setting {key!r} of {str(path)!r} holds settings of its own.",
+                expected="a value, or a list of values",
+                hint="write an attack with its options as on the command line: min_k:k=0.1" if key == "attacks" else "",
+            )
         if isinstance(value, bool):
             flags.append(names[0] if value else names[1])
         else:
@@ -441,12 +456,13 @@ def _settings_of(path: Path, known: tuple[str, ...]) -> dict[str, object]:
         raise ConfigError(
             f"The configuration {str(path)!r} holds no settings.", expected="lines such as `model: ./finetuned`"
         )
-    unknown = sorted(str(key) for key in content if key not in known)
+    content = {str(key).replace("-", "_"): value for key, value in content.items()}
+    unknown = sorted(key for key in content if key not in known)
     if unknown:
         near = get_close_matches(unknown[0], known, n=1)
         raise ConfigError(
             f"The configuration {str(path)!r} has a setting that does not exist: {unknown[0]!r}.",
-            expected=", ".join(known),
-            hint=f"did you mean {near[0]!r}?" if near else "",
+            expected="" if near else ", ".join(known),
+            hint=f"did you mean {near[0]!r}?" if near else "dry_run, quiet, json and track are flags, not settings",
         )
     return content

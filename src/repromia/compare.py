@@ -283,8 +283,8 @@ def compare_command(
     from repromia.compare_page import print_comparison, render_comparison
 
     found = compare_runs(folders, names=names, repeats=repeats, seed=seed, progress=watched())
-    print_comparison(found, console or Console(), page=out / "compare.html" if out else None)
     if out is not None:
         write_atomic(out / "compare.html", render_comparison(found).encode())
         write_atomic(out / "compare.json", found.model_dump_json(indent=2).encode())
+    print_comparison(found, console or Console(), page=out / "compare.html" if out else None)
     return 1 if found.missing else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 
 class Settings(BaseModel):
@@ -26,7 +26,7 @@ class Settings(BaseModel):
         description="Folder of an audit of a shadow model, whose heads and learned programs are carried over: they "
         "need no label of this target, unless one of their features is a prefix of labelled shots.",
     )
-    seed: int = Field(0, ge=0, description="Decides roles, shots, initialisations and resampling.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Decides roles, shots, initialisations and resampling.")
     fprs: tuple[float, ...] = Field(
         (0.05, 0.01, 0.001), description="False-positive rates to report the true-positive rate at."
     )
@@ -52,12 +52,19 @@ class Settings(BaseModel):
     @field_validator("attacks", "fprs", mode="before")
     @classmethod
     def _comma_separated(cls, given: object) -> object:
-        many = (given,) if isinstance(given, str) else given
+        many = (given,) if isinstance(given, str | float) else given
         if isinstance(many, list | tuple):
             parts = [part for one in many for part in (one.split(",") if isinstance(one, str) else [one])]
             stripped = [part.strip() if isinstance(part, str) else part for part in parts]
             return tuple(part for part in stripped if part != "")
         return given
+
+    @field_validator("attacks")
+    @classmethod
+    def _some(cls, attacks: tuple[str, ...]) -> tuple[str, ...]:
+        if not attacks:
+            raise ValueError("names no attack: name some, such as loss,min_k, or leave it out for the default")
+        return attacks
 
     @field_validator("fprs")
     @classmethod
@@ -193,7 +200,7 @@ class AuditConfig(Settings):
     endpoint_key: str = Field("OPENAI_API_KEY", description="Environment variable that holds the endpoint's key.")
     endpoint_context: int = Field(2048, ge=2, description="Tokens that the endpoint reads, prefix included.")
     endpoint_begin: str = Field(
-        "", description="Text of the BOS token, such as <s>, for a server that does not put it in front by itself."
+        "", description="Text of the BOS token, such as `<s>`, for a server that does not put it in front by itself."
     )
     endpoint_check: bool = Field(
         True, description="Ask first whether the endpoint's figures belong to the tokens they stand beside."
@@ -289,3 +296,16 @@ _OF_WEIGHTS = (
 
 def _default(name: str) -> object:
     return AuditConfig.model_fields[name].default
+
+
+def flags_said(error: ValidationError) -> str:
+    """What was wrong with which flag, a line each, without pydantic's decoration."""
+    lines = []
+    for one in error.errors(include_url=False, include_context=False):
+        flag = "--" + "-".join(str(part) for part in one["loc"]).replace("_", "-") if one["loc"] else ""
+        if one["type"] == "missing":
+            lines.append(f"{flag} is required (repromia COMMAND --help explains it)")
+            continue
+        said = one["msg"].removeprefix("Value error, ")
+        lines.append(f"{flag} {said}".strip() + (f" (found {one['input']!r})" if flag else ""))
+    return "\n".join(lines)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from repromia.errors import one_line
+from repromia.randomised import NOT_DRAWN
 from repromia.result import (
     AttackResult,
     BlindResult,
@@ -76,16 +78,19 @@ def slice_findings(slices: Sequence[SliceFigures], headline: str) -> Iterator[Fi
 
 def _epsilon(found: EpsilonFigures) -> Finding:
     if found.status == "not_available":
-        return Finding(code="no_epsilon", level="note", sentence=f"No bound on epsilon: {found.reason}.")
+        level: Literal["warning", "note"] = "note" if found.reason == NOT_DRAWN else "warning"
+        return Finding(code="no_epsilon", level=level, sentence=f"No bound on epsilon: {found.reason}.")
     one = found.bounds[0]
     part = "" if found.complete else " Not all that was drawn was audited: whoever chose must not have known the draw."
-    return Finding(
-        code="epsilon",
-        level="note",
-        sentence=f"Membership was drawn by lot: at {100 * one.confidence:g} % confidence the training was not (epsilon, "
-        f"{found.delta:g})-differentially private for any epsilon below {one.epsilon:.2f} ({found.attack!r}, bound "
-        f"{one.name!r}).{part}",
+    at = f"at {100 * one.confidence:g} % confidence"
+    bound = (
+        f"{at} the training was not (epsilon, {found.delta:g})-differentially private for any epsilon below "
+        f"{one.epsilon:.2f}"
+        if one.epsilon > 0
+        else f"no bound on epsilon above 0 was found {at}, which does not show that the training was private"
     )
+    sentence = f"Membership was drawn by lot: {bound} ({found.attack!r}, bound {one.name!r}).{part}"
+    return Finding(code="epsilon", level="note", sentence=sentence)
 
 
 def _families(families: Sequence[ProbeFamily]) -> Iterator[Finding]:

@@ -26,6 +26,10 @@ def write_audit(done: Audit, folder: Path, *, redact: bool) -> None:
     from repromia.report import RocPoints, Spread, render_html
     from repromia.transfer import save_heads
 
+    for name in ("programs", "heads"):  # of another audit in this folder, which would be carried over with these
+        with saving(folder / name):
+            for left in (folder / name).glob("*.*"):
+                left.unlink()
     learned_on = [at for at, role in enumerate(done.roles) if role != "eval"]
     with saving(folder / "programs"):
         for name, program in done.programs.items():
@@ -68,6 +72,14 @@ def _excerpts(records: Records, wanted: set[str]) -> dict[str, Excerpt]:
         for name, content in named
         if name in wanted
     }
+
+
+def audit_in(folder: Path) -> str:
+    """Key of the audit whose result is in the folder; empty where there is none."""
+    try:
+        return AuditResult.model_validate_json((folder / "result.json").read_bytes()).key
+    except (OSError, ValueError):
+        return ""
 
 
 def finished_audit(folder: Path, key: str) -> AuditResult | None:

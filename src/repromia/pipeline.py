@@ -159,7 +159,7 @@ def run_audit(
         *other_findings(rows, gains, blind, null, permuted, summary, named, families, epsilon),
     )
     result = AuditResult(
-        status="complete_with_failures" if any(row.status == "failed" for row in rows) else "complete",
+        status="complete" if rows and all(row.status != "failed" for row in rows) else "complete_with_failures",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         modality=target.modality,
         target=target.describe(),

@@ -19,11 +19,14 @@ from repromia.rows import Table, read_rows, rows_of_objects
 
 TEXT_NAMES = ("text", "input", "content", "document", "passage", "sentence")
 _PAIR = "prompt+completion"
+_SHAPES = {str: "texts", Chat: "messages", Completion: "prompt and completion"}
 _LABELS = {
     "1": True,
+    "1.0": True,  # as tables write a column that once had gaps
     "true": True,
     "member": True,
     "0": False,
+    "0.0": False,
     "false": False,
     "nonmember": False,
     "non-member": False,
@@ -75,7 +78,15 @@ def _join(members: Table, nonmembers: Table, text: str | None, group: str | None
 
 
 def _labelled(records: Records, member: np.ndarray) -> LabelledRecords:
+    _check_shapes(records, member)
     repeated = [name for name, count in Counter(records.ids).items() if count > 1]
+    if repeated and len(repeated) == len(set(zip(records.ids, records.contents, strict=True))):
+        raise RecordsError(
+            "members and non-members are the same records",
+            expected="records of which only one side was trained on",
+            found=f"{len(repeated)} records, each of them twice",
+            hint="check the two paths",
+        )
     if repeated:
         raise RecordsError(
             "record ids are not unique",
@@ -97,6 +108,22 @@ def _labelled(records: Records, member: np.ndarray) -> LabelledRecords:
                 hint="check that the right field is read as the text",
             )
     return labelled
+
+
+def _check_shapes(records: Records, member: np.ndarray) -> None:
+    """Of a prompt and a completion the completion is scored, of a chat what the assistant said, of a text all: sides of
+    different shapes would be told apart by the question."""
+    shapes = [
+        sorted({_SHAPES[type(one)] for one, side in zip(records.contents, member, strict=True) if side == wanted})
+        for wanted in (True, False)
+    ]
+    if shapes[0] != shapes[1]:
+        raise RecordsError(
+            "members and non-members have different shapes, and would be scored on different parts of a record",
+            expected="both as texts, both as messages, or both as prompt and completion",
+            found=f"members: {' and '.join(shapes[0])}; non-members: {' and '.join(shapes[1])}",
+            hint="write both sides in the shape that the model was trained on",
+        )
 
 
 def _records(table: Table, prefix: str, text: str | None, group: str | None, *, skip: Sequence[str] = ()) -> Records:
@@ -269,7 +296,9 @@ def labels_of(table: Table, label: str) -> np.ndarray:
             + (f"is not understood in {table.where(wrong)}" if wrong else "has one class only"),
             expected="both members (1, true, member) and non-members (0, false, nonmember)",
             found=", ".join(found[:5]) + (f", … ({len(found)} values)" if len(found) > 5 else ""),
-            hint="name the field that holds membership" if wrong else "add records of the other class",
+            hint="write 1 and 0 or true and false, or name the field that holds them"
+            if wrong
+            else "add records of the other class",
         )
     return np.array(read, dtype=bool)
 

@@ -8,9 +8,11 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from repromia.choosing import chosen_attacks
+from repromia.categories import read_categories
+from repromia.choosing import check_headline, chosen_attacks
 from repromia.config import AuditConfig, Settings
 from repromia.controls import check_masks
 from repromia.duplicates import remove_duplicates
@@ -24,6 +26,7 @@ from repromia.roles import Roles, assign_roles
 from repromia.scoring import programs_asked
 from repromia.sources import read_records
 from repromia.store import Store
+from repromia.transfer import load_heads
 from repromia.views import Views
 
 if TYPE_CHECKING:
@@ -54,6 +57,7 @@ def rehearse(config: AuditConfig, progress: Progress) -> Rehearsal:
     """Read the records, load the models, ask the target about a few. Raises RepromiaError as the audit would."""
     settings = config.settings()
     labelled = read_records(config)
+    read_categories(config, labelled.records)
     kept, duplicates = remove_duplicates(labelled, threshold=settings.near_duplicates)
     kept, units = whole_units(drawn_by_lot(settings.manifest, labelled), labelled, kept)
     roles = assign_roles(kept, fit=settings.fit, select=settings.select, seed=settings.seed, units=units)
@@ -62,7 +66,9 @@ def rehearse(config: AuditConfig, progress: Progress) -> Rehearsal:
     if shadows is not None:
         shadows.check(kept.records)
         check_masks(shadows.saw(kept.records), kept.member)
-    chosen = chosen_attacks(settings, (), models, shadows)
+    carried = load_heads(Path(settings.transfer_from)) if settings.transfer_from else []
+    chosen = chosen_attacks(settings, carried, models, shadows)
+    check_headline(chosen, carried, settings, models[0].modality)
     counts = [_asked(models, shadows, chosen, roles, count, settings, progress) for count in (4, *SAMPLES)]
     (few, many), each = SAMPLES, max(counts[2].seconds - counts[1].seconds, 0.0)  # the first call warms up
     slope = each / (many - few)

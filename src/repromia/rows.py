@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, object]
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet")
+_GZIP = b"\x1f\x8b"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.\[\]:%+-]+)?")
 _KNOWN = f"{', '.join(FORMATS)} (each but parquet also .gz), a saved dataset folder, or owner/name[:split]"
 
@@ -73,7 +74,7 @@ def rows_of_objects(source: str, objects: object) -> Table:
             f"{source} cannot be read",
             expected="a list of strings, a list of dicts, or a polars DataFrame",
             found=type(objects).__name__,
-            hint="to read a file use read_members or read_labelled",
+            hint="give both sides as paths, or both as lists",
         )
     return _table(source, list(values), range(1, len(values) + 1), "row")
 
@@ -113,7 +114,7 @@ def _read_file(path: Path) -> Table:
         raise RecordsError(f"{path}: cannot be read", found=str(error.strerror), hint="check access") from None
     if not data:
         raise RecordsError(f"{path}: the file is empty", expected="records", found="0 bytes", hint="write it again")
-    if zipped:
+    if zipped or data.startswith(_GZIP):
         data = _unzip(path, data)
     match kind:
         case ".parquet":
@@ -129,6 +130,8 @@ def _read_file(path: Path) -> Table:
 
 
 def _unzip(path: Path, data: bytes) -> bytes:
+    if not data.startswith(_GZIP):
+        raise RecordsError(f"{path}: no gzip file", expected="gzip data", hint="leave .gz out of its name")
     try:
         return gzip.decompress(data)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -145,11 +148,12 @@ def _decode(path: Path, data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
+        wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
         raise RecordsError(
             f"{path}, line {line}: not valid UTF-8",
             expected="UTF-8 text",
             found=f"byte 0x{data[error.start]:02x} at offset {error.start}",
-            hint="convert it, for example: iconv -f LATIN1 -t UTF-8",
+            hint=f"convert it, for example: iconv -f {'UTF-16' if wide else 'LATIN1'} -t UTF-8",
         ) from None
 
 
@@ -202,14 +206,29 @@ def _read_csv(path: Path, text: str, separator: str) -> Table:
     import polars
 
     try:
-        frame = polars.read_csv(text.encode(), separator=separator, infer_schema=False)
+        frame = polars.read_csv((text.rstrip("\r\n") + "\n").encode(), separator=separator, infer_schema=False)
     except (polars.exceptions.PolarsError, OSError):
         raise RecordsError(
             f"{path}: not a readable table",
             expected=f"a header line, then rows with as many fields, separated by {separator!r}",
-            hint="quote fields that hold separators, quotes or line breaks; close every quote",
+            hint=_other_separator(text, separator)
+            or "quote fields that hold separators, quotes or line breaks; close every quote",
         ) from None
+    if len(frame.columns) == 1 and _other_separator(text, separator):
+        raise RecordsError(
+            f"{path}: one field alone",
+            expected=f"fields separated by {separator!r}",
+            hint=_other_separator(text, separator),
+        )
     return _frame(str(path), frame)
+
+
+def _other_separator(text: str, separator: str) -> str:
+    """What to do where the header line is cut by another sign; empty where it is not."""
+    header = text.split("\n", 1)[0]
+    if separator not in header and "\t" in header:
+        return "its fields are separated by tabs: name it .tsv"
+    return "its fields are separated by ';': write it with commas" if separator not in header and ";" in header else ""
 
 
 def _read_parquet(path: Path, data: bytes) -> Table:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from repromia.config import AuditConfig, Settings
 from repromia.errors import RepromiaError
-from repromia.folders import finished_audit, read_audit, rewrite_report, write_audit
+from repromia.folders import audit_in, finished_audit, read_audit, rewrite_report, write_audit
 from repromia.models import load_models, shadow_models, workers_of
 from repromia.progress import EVERYTHING, Progress, Shown, Silent, watched
 from repromia.records import LabelledRecords, Records, without_records
@@ -34,7 +34,10 @@ def audit_command(config: AuditConfig, console: Console | None = None, shown: Sh
     from repromia.tracking import check_tracker, track
 
     check_tracker(shown.tracker)
+    before = audit_in(config.out)
     result = audit_to_folder(config, watched(quiet=shown.quiet))
+    if before not in ("", result.key) and not (shown.quiet or shown.as_json):
+        (console or Console()).print(f"Another audit was in {config.out}: this one has taken its place.", markup=False)
     show_result(result, console or Console(), shown, report_path=config.out / "report.html")
     if shown.tracker:
         track(result, config.out)

@@ -39,7 +39,7 @@ def print_result(result: AuditResult, console: Console, *, report_path: Path | s
             if finding.level == level:
                 console.print(_text(console, label + finding.sentence, style))
     for finding in result.findings:
-        if finding.code.startswith(("reprogramming", "slice_")):
+        if finding.code == "epsilon" or finding.code.startswith(("reprogramming", "slice_")):
             console.print(_text(console, finding.sentence, ""))
     console.print(_text(console, _headline_figures(result), ""))
     console.print(_table(result, console))

@@ -65,9 +65,11 @@ def verdict(evidence: Evidence) -> Finding:
     """The headline finding. The order matters: what makes a figure meaningless comes before what it says."""
     row = evidence.headline
     if row is None or row.auc is None:
-        reason = one_line(row.reason) if row and row.reason else "no attack could be measured"
+        failed = [one for one in (row, *evidence.rows) if one is not None and one.reason]
+        reason = one_line(failed[0].reason) if failed else "no attack could be measured"
         return _say(
-            "could_not_measure", f"The audit could not be carried out: {reason} This says nothing about the risk."
+            "could_not_measure",
+            f"The audit could not be carried out: {reason.rstrip('.')}. This says nothing about the risk.",
         )
     if not evidence.matched:
         return _say(
@@ -200,7 +202,7 @@ def _nothing(row: AttackResult, evidence: Evidence) -> Finding:
         )
     return _say(
         "nothing_found",
-        f"{row.name!r}, the attack chosen beforehand, did not tell members from non-members: AUC {interval(row.auc)} on "
+        f"{row.name!r}, chosen without looking at the records measured, did not tell members from non-members: AUC {interval(row.auc)} on "
         f"{row.n_members} members and {row.n_nonmembers} non-members.{_visible(row)}",
     )
 

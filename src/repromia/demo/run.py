@@ -12,12 +12,15 @@ from repromia.config import AuditConfig
 from repromia.progress import watched
 from repromia.report.sections import command
 from repromia.run import audit_command
+from repromia.store import saving
 
 SHADOWS = 8
 
 
 def run_demo(out: Path, *, modality: str = "language", model: str = "small", seed: int = 0) -> int:
     """Prepare data and models under `out`, audit them, say what command that was."""
+    with saving(out):
+        out.mkdir(parents=True, exist_ok=True)
     if modality == "classifier":
         return _classifier_demo(out, seed)
     if modality == "graph":

@@ -22,6 +22,8 @@ NAMES: Final[dict[Form, str]] = {
     "pdf": "report.pdf",
 }
 
+KEPT = ("result.json", "scores.parquet", "events.jsonl")
+
 
 def report_command(folder: Path, *, form: Form = "md", out: Path | None = None) -> int:
     """Write the report of the audit in `folder`; 0. Raises StoreError for a folder that holds none, ConfigError where
@@ -29,6 +31,8 @@ def report_command(folder: Path, *, form: Form = "md", out: Path | None = None) 
     from rich.console import Console
 
     path = out or folder / NAMES[form]
+    if path.name in KEPT and path.parent.resolve() == folder.resolve():
+        raise ConfigError(f"{path.name} of the audit would be written over.", hint="choose another --out")
     with watched().step("writing the report", None):
         write_atomic(path, report_bytes(folder, form))
     Console().print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from repromia.errors import TargetError
 from repromia.targets.inputs import Images
+from repromia.targets.pickles import checkpoint_hint
 from repromia.targets.pixels import Resize
 
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib")
@@ -171,7 +172,7 @@ def load_huggingface(path: str, dtype: torch.dtype, revision: str = "") -> Loade
                 f"The classifier {path!r} cannot be loaded.",
                 expected="config.json, undamaged *.safetensors and, for texts, a tokenizer",
                 found=_first_line(error),
-                hint="pickled weights (.bin) are refused: save the model with save_pretrained",
+                hint=checkpoint_hint(path, "copy the files again, or name the folder that save_pretrained wrote"),
             ) from error
     missing = sorted({*info.get("missing_keys", ()), *map(str, info.get("mismatched_keys", ()))})
     if missing:

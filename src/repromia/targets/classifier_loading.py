@@ -18,6 +18,7 @@ from repromia.targets.classifier import Classifier
 from repromia.targets.classifier_files import fill, load_estimator, load_huggingface, refuse_pickle
 from repromia.targets.classifier_options import DTYPES, ClassifierOptions
 from repromia.targets.classifiers import wrap_classifier
+from repromia.targets.devices import device_named
 
 _BUILD = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
@@ -59,7 +60,7 @@ def load_classifier(
 def _huggingface(path: str, options: ClassifierOptions, records: Records | None, name: str) -> Classifier:
     _no_weights(options)
     loaded = load_huggingface(path, DTYPES.get(options.dtype, torch.float32), options.revision)
-    loaded.module.to(_device(options))
+    loaded.module.to(device_named(options.device))
     own = loaded.pixels
     if own is not None and loaded.tokenizer is None:
         options = replace(
@@ -112,7 +113,7 @@ def _built(path: str, options: ClassifierOptions, records: Records | None, name:
     if isinstance(model, torch.nn.Module):
         if options.weights:
             fill(model, Path(options.weights))
-        model.eval().requires_grad_(False).to(_device(options))
+        model.eval().requires_grad_(False).to(device_named(options.device))
         if options.dtype != "auto":
             model.to(DTYPES[options.dtype])
     else:
@@ -127,7 +128,3 @@ def _no_weights(options: ClassifierOptions) -> None:
             expected="package.module:function that returns a torch module",
             hint="leave --weights out",
         )
-
-
-def _device(options: ClassifierOptions) -> str:
-    return options.device or ("cuda" if torch.cuda.is_available() else "cpu")

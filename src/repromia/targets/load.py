@@ -16,7 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from repromia.errors import TargetError
+from repromia.targets.devices import device_named
 from repromia.targets.language import LanguageModel
+from repromia.targets.pickles import checkpoint_hint
 from repromia.targets.tokens import Encoder, LossOn
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -62,7 +64,7 @@ def load_language_model(path: str, options: LoadOptions, *, name: str = "") -> L
         model = _load_model(path, options)
         tokenizer = _load_tokenizer(path, options)
     if not options.device_map:
-        model.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model.to(device_named(options.device))
     return wrap_language_model(model, tokenizer, options=options, name=name or path)
 
 
@@ -161,7 +163,7 @@ def _load_model(path: str, options: LoadOptions) -> Any:
             f"The model {path!r} cannot be loaded.",
             expected="config.json and undamaged *.safetensors of a causal language model",
             found=_first_line(error),
-            hint="pickled weights (.bin) are refused: convert them to safetensors",
+            hint=checkpoint_hint(path, "copy the files again, or name the folder that save_pretrained wrote"),
         ) from error
     missing = sorted(set(info.get("missing_keys", ())))
     mismatched = sorted(str(one) for one in info.get("mismatched_keys", ()))

@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from repromia.errors import TargetError
 from repromia.targets.adapters import adapter_layers
+from repromia.targets.pickles import checkpoint_hint
 from repromia.targets.pipelines import DTYPES, DiffusionOptions, quiet
 
 NOT_ASKED = ("safety_checker", "feature_extractor", "image_encoder")  # no part in denoising, and often large
@@ -66,7 +67,7 @@ def load_pipeline(source: str, options: DiffusionOptions) -> Any:
                 found=_first_line(error),
                 hint="read the code, then --trust-remote-code runs it"
                 if "custom code" in str(error)
-                else "pickled weights (.bin) are refused: save the pipeline with save_pretrained",
+                else checkpoint_hint(source, "copy the files again, or name the folder that save_pretrained wrote"),
             ) from error
     return pipeline
 

@@ -17,6 +17,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from repromia.errors import TargetError
+from repromia.targets.devices import device_named
 from repromia.targets.diffusion import LINEAR, Conditions, Denoiser, DiffusionModel, Prediction
 from repromia.targets.pixels import Resize
 
@@ -94,7 +95,7 @@ def load_diffusion_model(path: str, options: DiffusionOptions, *, name: str = ""
     pipeline = load_pipeline(options.base if lora is not None else path, options)
     if lora is not None:
         load_lora(pipeline, lora)
-    pipeline.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    pipeline.to(device_named(options.device))
     target = wrap_pipeline(pipeline, options=options, name=name or path)
     for module in target.denoiser.modules.values():
         module.eval().requires_grad_(False)
