@@ -194,6 +194,9 @@ def test_killed_midway_goes_on_to_the_same_result(on_disk: Path) -> None:
         (["--text", "txet"], "text"),
         (["--headline", "min_k_plus_plus"], "not among the attacks"),
         (["--reference", "finetuned"], "The same model was given twice"),
+        (["--attacks", ""], "names no attack"),
+        (["--device", "nowhere"], "There is no such device"),
+        (["--seed", "4294967296"], "--seed"),
     ],
 )
 def test_wrong_use_is_one_readable_block(on_disk: Path, change: list[str], message: str) -> None:
@@ -219,6 +222,8 @@ def test_unknown_flag_suggests_the_right_one(on_disk: Path) -> None:
         ("model: finetuned\nout: x\nmembers: train.jsonl", "--members and --nonmembers go together"),
         ("model: a\nout: x\nmembers: a\nnonmembers: b\nfit: 2", "--fit"),
         ("model: a\nout: x\nmembers: a\nnonmembers: b\nfprs: [7]", "between 0 and 1"),
+        ("model: a\nattacks: [{min_k: {k: 0.1}}]", "min_k:k=0.1"),
+        ("dry_run: true", "are flags, not settings"),
     ],
 )
 def test_a_bad_configuration_file_is_one_readable_block(tmp_path: Path, content: str | None, message: str) -> None:
@@ -277,6 +282,46 @@ def test_attacks_lists_the_registry(on_disk: Path) -> None:
     names = {row["name"] for row in json.loads(done.stdout)}
     assert {"loss", "reprogram", "recall", "ez_mia"} <= names
     assert all(row["citation"] for row in json.loads(done.stdout))
+
+
+def test_other_commands_say_what_was_wrong_too(tmp_path: Path) -> None:
+    for arguments, message in (
+        (("check",), "give either --members and --nonmembers"),
+        (("check", "--members", "a", "--nonmembers", "b", "--seed", "-1"), "--seed"),
+        (("audit", "--dry-run", "audit.yaml"), "The configuration must come first"),
+    ):
+        done = repromia(*arguments, folder=tmp_path)
+        assert done.returncode != 0
+        assert message in " ".join((done.stderr + done.stdout).split())
+        assert "Traceback" not in done.stderr
+
+
+def test_heads_of_another_audit_in_the_folder_are_not_left_to_be_carried_over(on_disk: Path) -> None:
+    for name in ("heads", "programs"):
+        (on_disk / "again" / name).mkdir(parents=True)
+        (on_disk / "again" / name / "of_another_audit.json").write_text("{}")
+    first = repromia(*audit_arguments("again", *QUICK), folder=on_disk)
+    assert first.returncode == 0, first.stderr
+    assert not [*(on_disk / "again").rglob("of_another_audit.json")]
+    second = repromia(*audit_arguments("again", *QUICK, "--seed", "1"), folder=on_disk)
+    assert "this one has taken its place" in " ".join(second.stdout.split())
+    assert "this one has taken its place" not in " ".join(first.stdout.split())
+
+
+def test_python_says_what_it_wants(models: SmallModels) -> None:
+    import repromia as package
+    from repromia.errors import ConfigError
+
+    target = package.language_model(models.leaky.model, models.leaky.tokenizer, max_tokens=128)
+    records = package.load_records(models.members, models.nonmembers)
+    with pytest.raises(ConfigError, match="language_model"):
+        package.audit("finetuned", records)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="language_model"):
+        package.audit(target, records, reference="base")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="load_records"):
+        package.audit(target, (models.members, models.nonmembers))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="atacks"):
+        package.audit(target, records, atacks="loss")
 
 
 def test_five_lines_of_python(models: SmallModels) -> None:

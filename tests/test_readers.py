@@ -146,7 +146,15 @@ def test_the_only_string_field_is_the_text() -> None:
 
 @pytest.mark.parametrize(
     ("member", "nonmember"),
-    [(True, False), (1, 0), (1.0, 0.0), ("member", "nonmember"), ("Member", "non-member"), ("true", "FALSE")],
+    [
+        (True, False),
+        (1, 0),
+        (1.0, 0.0),
+        ("member", "nonmember"),
+        ("Member", "non-member"),
+        ("true", "FALSE"),
+        ("1.0", "0.0"),
+    ],
 )
 def test_labels_understood(member: object, nonmember: object, tmp_path: Path) -> None:
     path = write(tmp_path / "d.jsonl", jsonl([{"text": "a", "y": member}, {"text": "b", "y": nonmember}]))
@@ -177,11 +185,14 @@ DAMAGE: dict[str, tuple[str, str | bytes, str]] = {
     "cut off json": ("d.json", json.dumps(ROWS)[:-9], "line 1: not valid JSON"),
     "json object": ("d.json", json.dumps({"data": ROWS}), "not a list"),
     "latin-1": ("d.jsonl", jsonl([*ROWS]).encode() + b'{"text": "caf\xe9"}', "line 7: not valid UTF-8.*"),
-    "utf-16": ("d.csv", f"text,label\n{PLANTED},1".encode("utf-16"), "line 1: not valid UTF-8"),
+    "utf-16": ("d.csv", f"text,label\n{PLANTED},1".encode("utf-16"), "line 1: not valid UTF-8.*iconv -f UTF-16"),
     "no csv header": ("d.csv", f"{PLANTED} one,1\n{PLANTED} two,0\n", "no label field"),
     "ragged csv": ("d.csv", f"text,label\n{PLANTED},1,2\n", "not a readable table"),
     "open quote": ("d.csv", f'text,label\n"{PLANTED},1\nb,0\n', "not a readable table"),
-    "not gzip": ("d.jsonl.gz", jsonl([*ROWS]), "damaged or cut off"),
+    "not gzip": ("d.jsonl.gz", jsonl([*ROWS]), "leave .gz out of its name"),
+    "semicolons": ("d.csv", f"text;label\n{PLANTED};1\nb;0\n", "write it with commas"),
+    "tabs": ("d.csv", f"text\tlabel\n{PLANTED}\t1\nb\t0\n", "name it .tsv"),
+    "blank line in a table": ("d.csv", f"text,label\n{PLANTED},1\n\nb,0\n", "cannot be read|not understood"),
     "cut off gzip": ("d.jsonl.gz", gzip.compress(jsonl([*ROWS]).encode())[:-20], "damaged or cut off"),
     "not parquet": ("d.parquet", jsonl([*ROWS]), "damaged or cut off"),
     "unknown format": ("d.xlsx", "x", "unknown format"),
@@ -270,3 +281,30 @@ def test_other_objects_are_refused(objects: object) -> None:
 def test_repeated_ids_across_sides() -> None:
     with pytest.raises(RecordsError, match="ids are not unique"):
         from_objects([{"id": 1, "text": "a"}], [{"id": 1, "text": "b"}])
+
+
+def test_sides_of_different_shapes_are_refused() -> None:
+    """A completion alone would be scored on one side, whole texts on the other."""
+    turns = [{"role": "assistant", "content": "ho"}]
+    sides: list[list[object]] = [
+        [{"text": "a"}, {"text": "b"}],
+        [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}],
+        [{"messages": turns}, {"messages": turns * 2}],
+    ]
+    for one in sides:
+        for other in sides:
+            if one is not other:
+                with pytest.raises(RecordsError, match="different shapes"):
+                    from_objects(one, other)
+
+
+def test_the_same_records_on_both_sides_are_told_as_such() -> None:
+    rows = [{"id": 1, "text": "a"}, {"id": 2, "text": "b"}]
+    with pytest.raises(RecordsError, match="the same records"):
+        from_objects(rows, rows)
+
+
+def test_zipped_data_and_blank_last_lines_need_no_telling(tmp_path: Path) -> None:
+    table = "text,label\na,1\nb,0\n\n\n"
+    zipped = write(tmp_path / "d.csv", gzip.compress(table.encode()))
+    assert read_labelled(zipped, label="label").records.contents == ("a", "b")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from test_cli import audit_arguments, repromia, result_in
 from test_cli import on_disk as on_disk
 from test_cli_classifier import arguments as classifier_arguments
@@ -43,7 +45,16 @@ def test_learning_and_shadow_models_are_named_as_not_counted(classifier_on_disk:
     assert not (classifier_on_disk / "rehearsed").exists()
 
 
-def test_what_would_stop_the_audit_stops_the_rehearsal(on_disk: Path) -> None:
-    done = repromia(*audit_arguments("rehearsed", "--members", "nowhere.jsonl"), "--dry-run", folder=on_disk)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--members", "nowhere.jsonl"),
+        ("--headline", "nowhere", "--attacks", "loss"),
+        ("--slice", "nowhere"),
+        ("--transfer-from", "nowhere"),
+    ],
+)
+def test_what_would_stop_the_audit_stops_the_rehearsal(on_disk: Path, wrong: tuple[str, ...]) -> None:
+    done = repromia(*audit_arguments("rehearsed", *wrong), "--dry-run", folder=on_disk)
     assert done.returncode == 2
-    assert "nowhere.jsonl" in done.stderr
+    assert "nowhere" in done.stderr

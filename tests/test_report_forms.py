@@ -23,7 +23,7 @@ from repromia.cli import app, main
 from repromia.config import AuditConfig
 from repromia.errors import ConfigError, StoreError
 from repromia.report import Excerpt, sections
-from repromia.report.command import NAMES, Form, report_bytes
+from repromia.report.command import NAMES, Form, report_bytes, report_command
 from repromia.report.markdown import escaped, render_markdown
 from repromia.result import AuditResult, EpsilonFigure, EpsilonFigures, Exposed, SliceFigures
 from test_report import a_result, curves_of, estimate, only_our_script, render_html, text_of
@@ -146,6 +146,11 @@ def test_epsilon_and_slices_are_shown() -> None:
     without = a_result(epsilon=EpsilonFigures(status="not_available", reason="no lot was drawn"))
     assert "No bound on epsilon: no lot was drawn." in text_of(render_html(without, curves={}, excerpts={}))
     assert "No bound on epsilon: no lot was drawn" in render_markdown(without)
+
+
+def test_the_audit_itself_is_not_written_over(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"result\.json of the audit"):
+        report_command(tmp_path, out=tmp_path / "result.json")
 
 
 def test_the_command_of_an_audit_is_the_one_that_was_typed() -> None:

@@ -21,7 +21,7 @@ from repromia.result import BlindResult, Estimate, NullRow, NullTarget, TprAtFpr
 from repromia.roles import assign_roles
 from repromia.scoring import Scored
 from repromia.verdict import Evidence, verdict
-from test_report import row
+from test_report import failed, row
 
 FPRS = (0.05, 0.01)
 NO_NULL = NullTarget(status="not_available", reason="none")
@@ -272,3 +272,11 @@ def test_what_nothing_found_says_would_have_been_found_would_have_been() -> None
         at = tpr_figures(scores, np.arange(278) < 139, 0.05)
         found.append(beyond_chance(at, 139, 139))
     assert 0.74 < np.mean(found) < 0.86
+
+
+def test_an_audit_without_a_figure_says_why() -> None:
+    none = failed("reference").model_copy(update={"reason": "There is no reference model."})
+    sentence = verdict(Evidence(None, (none,), (), (), NO_NULL)).sentence
+    assert sentence == (
+        "The audit could not be carried out: There is no reference model. This says nothing about the risk."
+    )
