@@ -13,14 +13,18 @@ import numpy as np
 from scipy.stats import norm
 
 from benchmarks.coverage import shift_for
+from repromia.areas import area_and_tpr, beyond_chance
 from repromia.bootstrap import Bootstrap
 from repromia.compare import _outcome, _Paired
 from repromia.compare_folders import Shared
 from repromia.dataset_inference import permutation_p_value, units_of
 from repromia.dataset_sequence import sequential_evidence
 from repromia.exposure import RotatedScores, exposure, rotate
+from repromia.intervals import delong, delong_difference, tpr_figures
+from repromia.result import AttackResult, Gain, NullRow, NullTarget
 from repromia.slices import slices
 from repromia.unlearning import SetScores, unlearning_check
+from repromia.verdict import Evidence, verdict
 
 Generator = np.random.Generator
 
@@ -253,6 +257,49 @@ def compare_rows(simulations: int) -> None:
             )
 
 
+def sentence_rows(simulations: int) -> None:
+    """What an audit says first of records that no model saw: few groups, and a shift that no blind baseline sees."""
+
+    def of_groups(generator: Generator, count: int, size: int, tie: float) -> float:
+        groups = np.repeat(np.arange(2 * count), size)
+        own = np.sqrt(1 - tie) * generator.normal(size=groups.size)
+        scores = np.sqrt(tie) * generator.normal(size=2 * count)[groups] + own
+        member, names = groups < count, [str(one) for one in groups]
+        found = [area_and_tpr(scores, member, names, fpr=fpr) for fpr in (0.05, 0.01)]
+        half = int(member.sum())
+        return found[0][0].low > 0.5 or any(tpr is not None and beyond_chance(tpr, half, half) for _, tpr in found)
+
+    for count, size, tie in ((10, 10, 0.5), (15, 20, 0.5), (35, 20, 0.5), (100, 5, 0.5)):
+        once = lambda g, c=count, n=size, t=tie: of_groups(g, c, n, t)  # noqa: E731
+        what = f"found, {count} groups of {size} a side, correlation {tie:g}"
+        line(what, "≤ .033", repeat(simulations // 2, 15, once))
+
+    def beside_null(generator: Generator, auc: float, lot: bool) -> float:
+        member = np.arange(600) < 300
+        common = np.sqrt(0.5) * generator.normal(size=600)
+        target, null = (common + np.sqrt(0.5) * generator.normal(size=600) + shift_for(auc) * member for _ in range(2))
+        row = AttackResult(
+            name="loss",
+            attack="loss",
+            kind="passive",
+            access="",
+            citation="",
+            auc=delong(target, member),
+            tpr_at_fpr=tuple(tpr_figures(target, member, fpr) for fpr in (0.05, 0.01)),
+            n_members=300,
+            n_nonmembers=300,
+        )
+        gain = Gain(attack="loss", over="null", role="null_target", auc=delong_difference(target, null, member))
+        rows = (NullRow(name="loss", status="measured", auc=delong(null, member)),)
+        table = NullTarget(status="measured", rows=rows)
+        return verdict(Evidence(row, (row,), (), (gain,), table, by_lot=lot)).code == "found"
+
+    for auc, lot in ((0.5, False), (0.5, True), (0.53, False), (0.55, False)):
+        once = lambda g, a=auc, b=lot: beside_null(g, a, b)  # noqa: E731
+        what = f"found, 300 + 300, any model has AUC {auc:g} on the records{', drawn by lot' * lot}"
+        line(what, "≤ .033", repeat(simulations, 16, once))
+
+
 def main() -> None:
     """The whole table."""
     simulations = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
@@ -263,6 +310,7 @@ def main() -> None:
     unlearning_rows(simulations)
     exposure_rows(simulations)
     slice_rows(simulations)
+    sentence_rows(simulations)
 
 
 if __name__ == "__main__":
