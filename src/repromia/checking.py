@@ -13,6 +13,7 @@ from repromia.config import AuditConfig
 from repromia.progress import each, watched
 from repromia.result import Estimate
 from repromia.sources import read_records
+from repromia.verdict import above
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,7 +59,7 @@ def check_command(
         kept, duplicates = remove_duplicates(read_records(config, skipped.extend))
     names = baselines_for(kept.records)
     found = {name: cross_validated_auc(kept, name, seed=seed) for name in each(progress, "blind baselines", names)}
-    separable = [name for name, area in found.items() if area.low > 0.5]
+    separable = [name for name, area in found.items() if above(area, len(found))]
     across = duplicates.exact_across + duplicates.near_across
     if as_json:
         areas = {name: area.model_dump() for name, area in found.items()}

@@ -19,7 +19,7 @@ from repromia.result import (
     RecordsSummary,
     SliceFigures,
 )
-from repromia.verdict import DOUBTFUL, JOINT_LEVEL, interval, signed
+from repromia.verdict import DOUBTFUL, JOINT_LEVEL, above, interval, signed
 
 SLICES_SHOWN = 5
 
@@ -40,7 +40,7 @@ def other_findings(
         yield _epsilon(epsilon)
     yield from (_failed(row) for row in rows if row.status == "failed")
     for one in blind:
-        if one.cross_validated_auc.low > 0.5:
+        if above(one.cross_validated_auc, len(blind)):
             yield _warning(
                 "blind_above_chance",
                 f"The blind baseline {one.name!r} separates the two sides without any model (cross-validated AUC "

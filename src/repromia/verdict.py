@@ -56,8 +56,8 @@ class Evidence:
         return [
             one
             for one in self.blind
-            if _above(one.cross_validated_auc, len(self.blind))
-            or (one.fitted.auc is not None and _above(one.fitted.auc, len(self.blind)))
+            if above(one.cross_validated_auc, len(self.blind))
+            or (one.fitted.auc is not None and above(one.fitted.auc, len(self.blind)))
         ]
 
 
@@ -113,7 +113,7 @@ def signed(one: Estimate) -> str:
     return f"{one.estimate:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
 
 
-def _above(one: Estimate, tests: int) -> bool:
+def above(one: Estimate, tests: int) -> bool:
     """The lower limit, widened for the number of tests, is above .5."""
     return one.estimate - (one.estimate - one.low) * _stretch(tests) > 0.5
 
@@ -190,7 +190,7 @@ def _turned(row: AttackResult, evidence: Evidence) -> Finding:
 def _nothing(row: AttackResult, evidence: Evidence) -> Finding:
     assert row.auc is not None  # noqa: S101
     measured = [one for one in evidence.rows if one.auc is not None]
-    others = [one for one in measured if one.auc is not None and _above(one.auc, len(measured))]
+    others = [one for one in measured if one.auc is not None and above(one.auc, len(measured))]
     if others:
         best = max(others, key=lambda one: one.auc.estimate if one.auc else 0.0)
         assert best.auc is not None  # noqa: S101
