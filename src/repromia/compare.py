@@ -115,7 +115,8 @@ def compare_runs(
         raise ConfigError(
             "nothing to compare",
             expected="at least two audit folders, each under a name of its own",
-            found=f"{len(folders)} folders, names {', '.join(map(repr, named)) or 'none'}",
+            found=f"{len(folders)} folder{'s' if len(folders) != 1 else ''}"
+            + (f" for {len(named)} names: {', '.join(map(repr, named))}" if len(folders) > 1 else ""),
         )
     runs = [read_run(folder, name) for folder, name in zip(folders, named, strict=True)]
     kinds = {run.result.modality: run.name for run in runs}

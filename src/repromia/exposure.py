@@ -235,11 +235,17 @@ def exposure_table(
         "expected_false_alarms": found.expected_false_alarms,
     }
     extra = {name: list(values) for name, values in (columns or {}).items()}
-    if path.suffix not in (".csv", ".parquet") or table.keys() & extra.keys():
+    if path.suffix not in (".csv", ".parquet"):
         raise ConfigError(
             "the table of exposed records cannot be written so",
-            expected="a file named .csv or .parquet, and further columns of other names",
-            found=f"{path.name!r} with columns {', '.join(map(repr, extra)) or 'of its own only'}",
+            expected="a file named .csv or .parquet",
+            found=repr(path.name),
+        )
+    if table.keys() & extra.keys():
+        raise ConfigError(
+            "the table of exposed records cannot be written so",
+            expected="further columns of other names",
+            found=", ".join(map(repr, extra)),
         )
     if {len(ids), *map(len, extra.values())} != {found.scores.size}:
         raise RecordsError("ids, columns and records differ in number", expected=f"{found.scores.size} of each")
