@@ -15,7 +15,8 @@ from classifier_models import CLASSES, DIGITS, IMAGES, cnn, image_records, mlp, 
 from repromia.errors import TargetError
 from repromia.records import Records, TableRow
 from repromia.signals import ClassSignals
-from repromia.targets.classifier import LEAST, Classifier
+from repromia.targets.answers import LEAST
+from repromia.targets.classifier import Classifier
 from repromia.targets.classifier_options import ClassifierOptions
 from repromia.targets.classifiers import wrap_classifier
 
