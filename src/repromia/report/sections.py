@@ -89,6 +89,8 @@ def command(config: Mapping[str, Any]) -> str:
             parts.append(flag if given else f"--no-{flag[2:]}")
             continue
         values = given if isinstance(given, list | tuple) else [given]
+        if name in ("attacks", "fprs"):
+            values = [",".join(map(str, values))]
         parts += [f"{flag} {shlex.quote(str(value))}" for value in values]
     return " ".join(parts)
 
