@@ -195,6 +195,7 @@ def test_killed_midway_goes_on_to_the_same_result(on_disk: Path) -> None:
         (["--headline", "min_k_plus_plus"], "not among the attacks"),
         (["--reference", "finetuned"], "The same model was given twice"),
         (["--attacks", ""], "names no attack"),
+        (["--transfer-from", "wrong"], "cannot be carried over from the folder"),
         (["--device", "nowhere"], "There is no such device"),
         (["--seed", "4294967296"], "--seed"),
     ],

@@ -222,7 +222,12 @@ def audit(
     try:
         checked = Settings(**settings)
     except ValidationError as error:
-        raise ConfigError("The settings of the audit do not fit.", found=flags_said(error).replace("--", "")) from error
+        raise ConfigError(
+            "The settings of the audit do not fit.",
+            expected=f"some of {', '.join(Settings.model_fields)}",
+            found=flags_said(error).replace("--", ""),
+            hint="help(repromia.config.Settings) says what each takes",
+        ) from error
     return audit_objects(
         target,
         records,

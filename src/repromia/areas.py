@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from repromia.bootstrap import CHANCES, Bootstrap, BootstrapStatistics, percentile, widened
+from repromia.bootstrap import Bootstrap, BootstrapStatistics, percentile, widened
 from repromia.intervals import clopper_pearson, delong, tpr_figures
 from repromia.metrics import auc, null_tpr_quantile
 from repromia.result import Estimate, TprAtFpr
@@ -75,8 +75,8 @@ def group_tpr(
     found = found.model_copy(update={"smallest_visible": None})
     if not beyond_chance(found, int(member.sum()), int((~member).sum())):
         return found
-    reached = int((bootstrap.chance(scores, [fpr])[0] >= found.tpr).sum())
-    return found.model_copy(update={"chance_p": (reached + 1) / (CHANCES + 1)})
+    dealt = bootstrap.chance(scores, [fpr])[0]
+    return found.model_copy(update={"chance_p": (int((dealt >= found.tpr).sum()) + 1) / (len(dealt) + 1)})
 
 
 def beyond_chance(one: TprAtFpr, n_members: int, n_nonmembers: int) -> bool:

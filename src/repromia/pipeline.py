@@ -102,6 +102,13 @@ def run_audit(
     nothing can be measured at all; an attack that fails is a failed row.
     """
     began = time.perf_counter()
+    if settings.transfer_from and store.folder and Path(settings.transfer_from).resolve() == store.folder.resolve():
+        raise ConfigError(  # its own heads take the place of those in its folder
+            "Heads cannot be carried over from the folder that the audit is written to.",
+            expected="the --out folder of another audit as --transfer-from",
+            found=repr(settings.transfer_from),
+            hint="choose another --out",
+        )
     carried = load_heads(Path(settings.transfer_from)) if settings.transfer_from else []
     chosen = chosen_attacks(settings, carried, models, shadows)
     check_headline(chosen, carried, settings, models[0].modality)

@@ -131,7 +131,9 @@ def _read_file(path: Path) -> Table:
 
 def _unzip(path: Path, data: bytes) -> bytes:
     if not data.startswith(_GZIP):
-        raise RecordsError(f"{path}: no gzip file", expected="gzip data", hint="leave .gz out of its name")
+        raise RecordsError(
+            f"{path}: no gzip file", expected="gzip data", found="other data", hint="leave .gz out of its name"
+        )
     try:
         return gzip.decompress(data)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -218,6 +220,7 @@ def _read_csv(path: Path, text: str, separator: str) -> Table:
         raise RecordsError(
             f"{path}: one field alone",
             expected=f"fields separated by {separator!r}",
+            found="a header line without one",
             hint=_other_separator(text, separator),
         )
     return _frame(str(path), frame)

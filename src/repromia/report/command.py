@@ -32,7 +32,12 @@ def report_command(folder: Path, *, form: Form = "md", out: Path | None = None) 
 
     path = out or folder / NAMES[form]
     if path.name in KEPT and path.parent.resolve() == folder.resolve():
-        raise ConfigError(f"{path.name} of the audit would be written over.", hint="choose another --out")
+        raise ConfigError(
+            f"{path.name} of the audit would be written over.",
+            expected="a file of its own",
+            found=str(path),
+            hint="choose another --out",
+        )
     with watched().step("writing the report", None):
         write_atomic(path, report_bytes(folder, form))
     Console().print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
