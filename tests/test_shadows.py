@@ -19,11 +19,12 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from repromia.errors import ConfigError, RecordsError, RepromiaError, TargetError
+from repromia.function_key import described
 from repromia.programs.queries import Augmented
 from repromia.progress import Silent
 from repromia.records import Records, TableRow
 from repromia.shadow_files import SavedShadows
-from repromia.shadows import TrainedShadows, described, masks, training_function
+from repromia.shadows import TrainedShadows, masks, training_function
 from repromia.store import Store
 from repromia.targets.classifier import Classifier
 from repromia.targets.inputs import Rows

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from difflib import get_close_matches
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,8 +13,9 @@ from pydantic import ValidationError
 
 from repromia._version import __version__
 from repromia.config import AuditConfig, flags_said
-from repromia.errors import ConfigError, RepromiaError
-from repromia.set_config import ForgetConfig, SuspectConfig, flags_of
+from repromia.config_files import CONFIGURED, YAML, flags_of_file, refuse_late_files
+from repromia.errors import RepromiaError
+from repromia.set_config import ForgetConfig, SuspectConfig
 
 Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**32))]
 
@@ -374,10 +373,10 @@ def main(arguments: list[str] | None = None) -> None:
     _yield_cores()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if len(given) > 1 and given[0] in _CONFIGURED and given[1].endswith(_YAML):
-            settings = _flags_of(Path(given[1]), given[2:], _CONFIGURED[given[0]])
+        if len(given) > 1 and given[0] in CONFIGURED and given[1].endswith(YAML):
+            settings = flags_of_file(Path(given[1]), given[2:], CONFIGURED[given[0]])
             given = [given[0], *settings, *given[2:]]
-        _refuse_late_files(given)
+        refuse_late_files(given)
         code = app(given, result_action="return_value")
     except (RepromiaError, ValidationError) as error:
         from rich.console import Console
@@ -400,69 +399,3 @@ def _yield_cores() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
-
-_YAML = (".yaml", ".yml")
-# Commands that a YAML file may configure, and the settings they know.
-_CONFIGURED: dict[str, tuple[str, ...]] = {
-    "audit": tuple(AuditConfig.model_fields),
-    "dataset-inference": flags_of(SuspectConfig),
-    "unlearning": flags_of(ForgetConfig),
-}
-
-
-def _refuse_late_files(given: list[str]) -> None:
-    """A configuration behind other flags would be taken for their value, or for nothing that is known."""
-    alone = ("--dry-run", "--quiet", "--json")
-    late = [one for before, one in pairwise(given[1:]) if one.endswith(_YAML) and before in alone]
-    if given[:1] and given[0] in _CONFIGURED and late:
-        raise ConfigError(
-            "The configuration must come first.",
-            expected=f"repromia {given[0]} {late[0]} …",
-            hint="put flags behind it: they override what it says",
-        )
-
-
-def _flags_of(path: Path, given: list[str], known: tuple[str, ...]) -> list[str]:
-    """A YAML file as flags, without those given beside it. Raises ConfigError where it is no such mapping."""
-    flags: list[str] = []
-    for key, value in _settings_of(path, known).items():
-        flag = f"--{key.replace('_', '-')}"
-        names = (flag, f"--no-{flag[2:]}")
-        if value is None or any(token.split("=")[0] in names for token in given):
-            continue
-        if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict) for one in value)):
-            raise ConfigError(
-                f"The setting {key!r} of {str(path)!r} holds settings of its own.",
-                expected="a value, or a list of values",
-                hint="write an attack with its options as on the command line: min_k:k=0.1" if key == "attacks" else "",
-            )
-        if isinstance(value, bool):
-            flags.append(names[0] if value else names[1])
-        else:
-            flags += [f"{flag}={one}" for one in (value if isinstance(value, list) else [value])]
-    return flags
-
-
-def _settings_of(path: Path, known: tuple[str, ...]) -> dict[str, object]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        found = (getattr(error, "strerror", None) or str(error)).replace("\n", " ")
-        raise ConfigError(f"The configuration {str(path)!r} cannot be read.", found=found) from error
-    if not isinstance(content, dict):
-        raise ConfigError(
-            f"The configuration {str(path)!r} holds no settings.", expected="lines such as `model: ./finetuned`"
-        )
-    content = {str(key).replace("-", "_"): value for key, value in content.items()}
-    unknown = sorted(key for key in content if key not in known)
-    if unknown:
-        near = get_close_matches(unknown[0], known, n=1)
-        raise ConfigError(
-            f"The configuration {str(path)!r} has a setting that does not exist: {unknown[0]!r}.",
-            expected="" if near else ", ".join(known),
-            hint=f"did you mean {near[0]!r}?" if near else "dry_run, quiet, json and track are flags, not settings",
-        )
-    return content

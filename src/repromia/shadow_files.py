@@ -18,11 +18,12 @@ from jaxtyping import Bool
 
 from repromia.cluster import Unit, named, run_units
 from repromia.errors import RecordsError, TargetError
+from repromia.function_key import described
 from repromia.programs import Program
 from repromia.programs.queries import Query
 from repromia.progress import Progress
 from repromia.records import Records
-from repromia.shadows import Answers, asked, checked, complaining, described, gained
+from repromia.shadows import Answers, asked, checked, complaining, gained
 from repromia.signals import ReferenceGains, ReferenceSignals, stack
 from repromia.store import Store, code_digest, digest
 from repromia.targets.classifier import PROBED, Classifier

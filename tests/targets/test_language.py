@@ -17,7 +17,8 @@ from torch import Tensor
 
 from repromia.errors import TargetError
 from repromia.signals import TOKEN_FIELDS, TokenSignals
-from repromia.targets.language import LanguageModel, _own_logits
+from repromia.targets.language import LanguageModel
+from repromia.targets.output_head import own_logits
 from repromia.targets.prefix import KeyValues
 from repromia.targets.tokens import TokenSequence
 from small import SmallModels
@@ -134,7 +135,7 @@ def test_prefix_gradient_is_that_of_the_concatenation(
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 def test_every_architecture_gets_a_head_that_works_in_chunks(architecture: str, models: SmallModels) -> None:
     target = target_of(tiny(architecture), models.base.tokenizer)
-    assert target._head is not _own_logits
+    assert target._head is not own_logits
     assert (target._head is not target.model.get_output_embeddings()) == (architecture in SCALED_HEAD)
 
 
@@ -147,7 +148,7 @@ def test_a_head_that_cannot_be_set_apart_is_asked_as_it_is(models: SmallModels, 
 
     model.register_forward_hook(shifted)
     target = target_of(model, models.base.tokenizer)
-    assert target._head is _own_logits
+    assert target._head is own_logits
     assert_naive(target.signals(sequences), naive(model, sequences))
 
 

@@ -16,9 +16,9 @@ from repromia.benchmarks.benchmark import Job
 from repromia.benchmarks.files import FoundFile, file_hash
 from repromia.cluster import Unit, run_units
 from repromia.errors import RepromiaError, one_line
+from repromia.function_key import described
 from repromia.progress import Progress
 from repromia.result import AuditResult
-from repromia.shadows import described
 from repromia.store import code_digest, digest, write_atomic
 
 

@@ -18,7 +18,8 @@ from repromia.records import Content
 from repromia.signals import TOKEN_FIELDS, TokenSignals, from_token_arrays
 from repromia.targets.defended_tokens import TokenDefences
 from repromia.targets.fingerprint import model_fingerprint
-from repromia.targets.head import CHUNK_FLOATS, Head, token_divergence, token_logprob, token_statistics
+from repromia.targets.head import CHUNK_FLOATS, token_divergence, token_logprob, token_statistics
+from repromia.targets.output_head import find_head, own_logits
 from repromia.targets.prefix import KeyValues, cache_for_batch, read_key_values
 from repromia.targets.tokens import Encoder, TokenSequence
 
@@ -55,9 +56,9 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         asked = self.asked
-        self._head = _find_head(self)
+        self._head = find_head(self)
         self.asked = asked  # of records, not of the eight tokens that told the head
-        if self._head is _own_logits:  # whole batches of logits then exist at once
+        if self._head is own_logits:  # whole batches of logits then exist at once
             self.batch_tokens = min(self.batch_tokens, max(1, 8 * CHUNK_FLOATS // self.vocabulary))
 
     @property
@@ -288,7 +289,7 @@ class LanguageModel:
         inputs.setdefault("use_cache", "past_key_values" in inputs)
         fed = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"]
         self.asked += fed.shape[0] * fed.shape[1]
-        if self._head is _own_logits:
+        if self._head is own_logits:
             logits: Tensor = self.model(**inputs).logits
             return logits
         caught: list[Tensor] = []
@@ -346,47 +347,6 @@ def _predicting(hidden: Tensor, scored: Tensor) -> Float[Tensor, "row width"]:
     """Hidden states that predict the scored tokens: that at t - 1 predicts token t; a first token never counts."""
     states: Tensor = hidden[:, :-1][scored[:, 1:]]
     return states
-
-
-def _own_logits(hidden: Tensor) -> Tensor:
-    """Stands for a head that cannot be set apart: `hidden` already gave logits."""
-    return hidden
-
-
-def _find_head(target: LanguageModel) -> Head:
-    """How hidden states become logits: the output embedding, with the soft-cap or scale that some models add.
-
-    Checked once on real tokens against the model's own logits; falls back to the model's own forward.
-    """
-    model = target.model
-    config = model.config.get_text_config()
-    module = model.get_output_embeddings()
-    ids = torch.arange(min(8, target.vocabulary), device=target.device)[None]
-    with target.asking(), torch.inference_mode():
-        expected = model(input_ids=ids).logits.float()
-        if not torch.isfinite(expected).all():
-            return _own_logits  # not this function's to judge: the signals are refused with a count
-        if module is None:
-            return _own_logits
-        target._head = module
-        hidden = target.hidden(input_ids=ids)
-        for head in _candidate_heads(module, config):
-            if torch.allclose(head(hidden).float(), expected, atol=1e-3, rtol=1e-3):
-                return head
-    return _own_logits
-
-
-def _candidate_heads(module: Callable[[Tensor], Tensor], config: Any) -> Iterator[Head]:
-    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2 and 3
-    if cap:
-        yield lambda hidden: torch.tanh(module(hidden) / cap) * cap
-    scale = getattr(config, "logit_scale", None)  # Cohere
-    if scale:
-        yield lambda hidden: module(hidden) * scale
-    divisor = getattr(config, "logits_scaling", None)  # Granite
-    if divisor:
-        yield lambda hidden: module(hidden) / divisor
-    yield module  # last: with small logits a soft-cap is hard to tell from none
 
 
 def _out_of_memory(error: BaseException) -> bool:
