@@ -64,7 +64,10 @@ def test_second_run_asks_nothing_and_scores_the_same(
 ) -> None:
     first, second = fresh(models.leaky), fresh(models.leaky)
     once = run_attack(parse(spec), make(models, first, records, tmp_path))
-    again = run_attack(parse(spec), make(models, second, records, tmp_path))
+    views = make(models, second, records, tmp_path)
+    again = run_attack(parse(spec), views)
+    assert again.seconds > views.store.spent > 0  # what it took the first time counts
+    assert views.store.spent > sum(one.seconds for one in views.costs) - 0.01
     assert once.scores is not None, once.reason
     assert again.scores is not None, again.reason
     assert first.asked > 0
@@ -290,13 +293,17 @@ def test_rows_alone_are_asked_alone(models: SmallModels, records: Records) -> No
 
 
 def test_costs_and_events_hold_counts_and_no_text(models: SmallModels, records: Records, tmp_path: Path) -> None:
+    target = fresh(models.leaky)
+    tables = []
     for _ in range(2):
-        views = make(models, fresh(models.leaky), records, tmp_path)
+        views = make(models, target, records, tmp_path)
         views.ask("target", WordSwaps(copies=2))
         views.ask("target", WordSwaps(copies=2))
-        (cost,) = views.cost_table()
+        tables.append(views.cost_table())
+        ((cost,), asked) = tables[-1], target.asked
         assert (cost["of"], cost["program"], cost["records"], cost["passes"]) == ("target", "WordSwaps", 10, 2)
-    assert cost["tokens"] == 0  # the second time it was stored
+    assert tables[0] == tables[1]  # the second run asked nothing, and tells what the first one took
+    assert cost["tokens"] == asked > 0
     events = (tmp_path / "events.jsonl").read_text()
     assert events.count("WordSwaps") == 2
     for text in records.texts():

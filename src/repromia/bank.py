@@ -7,7 +7,6 @@ programs. A probe that a model cannot do is a row with its reason.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -116,7 +115,7 @@ def ask_bank(views: Views, specs: Sequence[str], recipe: BankRecipe, options: di
         applies = getattr(plan, "applies", None)
         if applies is not None and not applies(views.targets["target"]):
             continue  # a bank may hold programs for several kinds of inputs
-        began, at = time.perf_counter(), sum(one.shape[1] for one in columns)
+        began, at = views.store.clock(), sum(one.shape[1] for one in columns)
         before = len(views.costs)
         try:
             features, variants, made_from = _probe(views, (spec, options), plan, plain, statistics)
@@ -130,7 +129,7 @@ def ask_bank(views: Views, specs: Sequence[str], recipe: BankRecipe, options: di
         columns.append(features)
         own = tuple(range(at, at + features.shape[1]))
         tokens = sum(cost.tokens for cost in views.costs[before:])
-        seconds = round(time.perf_counter() - began, 3)
+        seconds = round(views.store.clock() - began, 3)
         probes.append(Probe(spec, family, own, variants, tokens, seconds, used=made_from))
     if not columns:
         reasons = "; ".join(f"{probe.spec}: {probe.reason.splitlines()[0]}" for probe in probes)

@@ -40,8 +40,9 @@ class Workers:
 
 @dataclass(frozen=True)
 class Asked:
-    """answers: one entry a variant; fed: what the target counted meanwhile (`Target.asked`); seconds: of asking;
-    details: what the program found out when it was asked, of those that can `remember` it.
+    """answers: one entry a variant; fed: what the target counted meanwhile (`Target.asked`); seconds: of asking,
+    both also where an earlier run asked; details: what the program found out when it was asked, of those that can
+    `remember` it.
     """
 
     answers: tuple[Signals, ...]
@@ -237,10 +238,16 @@ def _stored(store: Store, key: str) -> Asked | None:
     while (one := store.get(f"{key}-{len(found)}")) is not None:
         found.append(one)
     about = store.get_json(key)
-    return Asked(tuple(found), details=about["details"]) if about and about["answers"] == len(found) else None
+    if not about or about["answers"] != len(found):
+        return None
+    fed, seconds = (about["fed"], about["seconds"]) if store.first(key) else (0, 0.0)
+    store.spent += seconds
+    return Asked(tuple(found), fed, seconds, about["details"])
 
 
 def _put(store: Store, key: str, asked: Asked) -> None:
     for variant, one in enumerate(asked.answers):
         store.put(f"{key}-{variant}", one)
-    store.put_json(key, {"answers": len(asked.answers), "details": asked.details})
+    about = {"answers": len(asked.answers), "details": asked.details, "fed": asked.fed, "seconds": asked.seconds}
+    store.put_json(key, about)
+    store.first(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from repromia.cluster import Unit, run_units
 from repromia.parts import Workers, on_gpu, replica_of
 from repromia.programs import Binding, Plan, Program, Target
-from repromia.programs.saved import dump_program, parse_program
+from repromia.programs.saved import Learned, dump_program, parse_program
 from repromia.progress import Silent
 from repromia.records import LabelledRecords
 from repromia.store import Store
@@ -47,15 +48,23 @@ class Restarts:
             progress=bindings[0].progress,
             what=f"restarts of {type(plan).__name__}",
         )
-        return [parse_program(one) for one in found]
+        return [parse_program(one["program"]) for one in found]
 
     def _here(self, plan: Plan, binding: Binding, key: str) -> Program:
-        stored = self.store.get_json(key)
-        if stored is not None:
-            return parse_program(stored)
-        program: Any = plan.bind(binding)
-        self.store.put_json(key, dump_program(program))
-        return program
+        return learned_once(self.store, key, lambda: plan.bind(binding))
+
+
+def learned_once(store: Store, key: str, bind: Callable[[], Program]) -> Program:
+    """The program that is stored under this key, or a new one, which is stored if it was learned."""
+    kept = _Programs(store)
+    found = kept.get(key)
+    if found is not None:
+        return parse_program(found["program"])
+    began = store.clock()
+    program = bind()
+    if isinstance(program, Learned):
+        kept.put(key, {"program": dump_program(program), "seconds": store.clock() - began})
+    return program
 
 
 @dataclass(frozen=True)
@@ -65,14 +74,19 @@ class _Programs:
     store: Store
 
     def get(self, key: str, /) -> Any:
-        return self.store.get_json(key)
+        found = self.store.get_json(key)
+        if found is not None and self.store.first(key):
+            self.store.spent += found["seconds"]
+        return found
 
     def put(self, key: str, result: Any, /) -> None:
         self.store.put_json(key, result)
+        self.store.first(key)
 
 
 def _learned(
     target: Target, plan: Plan, fit: LabelledRecords, select: LabelledRecords, seed: int, longest: int
 ) -> dict[str, Any]:
+    began = time.perf_counter()
     program: Any = plan.bind(Binding(target, fit, select, seed, Silent(), longest))
-    return dump_program(program)
+    return {"program": dump_program(program), "seconds": time.perf_counter() - began}

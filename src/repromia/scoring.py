@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -55,8 +54,11 @@ class Scored:
 
 
 def run_attack(chosen: Chosen, views: Views, rows: Int[np.ndarray, " row"] | None = None) -> Scored:
-    """Scores of all records of the views, or of some rows. A failure becomes a reason, never a score."""
-    began = time.perf_counter()
+    """Scores of all records of the views, or of some rows. A failure becomes a reason, never a score.
+
+    Seconds are those of an unbroken run: what is read back counts as long as it once took.
+    """
+    began = views.store.clock()
     try:
         if chosen.attack.bank is not None:
             return _ask_bank(chosen, chosen.attack.bank, views, began)
@@ -77,8 +79,9 @@ def run_attack(chosen: Chosen, views: Views, rows: Int[np.ndarray, " row"] | Non
         if not isinstance(error, AttackError):
             reason = f"{type(error).__name__}: {reason}"
         reason = without_records(reason, views.records)
-        return Scored(chosen, None, reason=reason, seconds=time.perf_counter() - began)
-    return Scored(chosen, scores, "", used, details, passes, time.perf_counter() - began, variants=variants)
+        return Scored(chosen, None, reason=reason, seconds=views.store.clock() - began)
+    seconds = views.store.clock() - began
+    return Scored(chosen, scores, "", used, details, passes, seconds, variants=variants)
 
 
 def _best_on_select(found: Variants, views: Views) -> tuple[int, dict[str, float]]:
@@ -92,7 +95,7 @@ def _best_on_select(found: Variants, views: Views) -> tuple[int, dict[str, float
 
 def _ask_bank(chosen: Chosen, recipe: BankRecipe, views: Views, began: float) -> Scored:
     bank = ask_bank(views, chosen.programs(), recipe, chosen.options)
-    seconds = time.perf_counter() - began
+    seconds = views.store.clock() - began
     passes = bank.passes + (recipe.plain not in {probe.spec for probe in bank.probes})
     return Scored(chosen, None, "", bank.used, {"bank": describe(bank)}, passes, seconds, bank)
 

@@ -87,10 +87,25 @@ def saving(path: Path) -> Iterator[None]:
 
 
 class Store:
-    """A run directory (or none: everything then stays in memory)."""
+    """A run directory (or none: everything then stays in memory).
+
+    spent: seconds that earlier runs took for what this one read back.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+        self.spent = 0.0
+        self._known: set[str] = set()
+
+    def clock(self) -> float:
+        """Seconds on a clock on which what was read back took as long as it once did."""
+        return time.perf_counter() + self.spent
+
+    def first(self, key: str) -> bool:
+        """Whether this run has neither made nor read what is under this key: its cost is not counted yet."""
+        new = key not in self._known
+        self._known.add(key)
+        return new
 
     @contextmanager
     def locked(self) -> Iterator[Store]:

@@ -15,10 +15,10 @@ from repromia.parts import Asked, Asking, Workers, parts_of
 from repromia.programs import Binding, Identity, Plan, Program, Target, TextTarget, identity_of, text_target
 from repromia.programs.prefixes import visible_texts
 from repromia.programs.registry import plan_for
-from repromia.programs.saved import Learned, dump_program, parse_program
+from repromia.programs.saved import Learned
 from repromia.progress import Progress
 from repromia.records import Records, content_digest
-from repromia.restarts import Restarts
+from repromia.restarts import Restarts, learned_once
 from repromia.signals import (
     DenoiseSignals,
     ForecastSignals,
@@ -78,7 +78,7 @@ class Cost:
     """What a view cost: forward passes a record, tokens fed (padding included) or denoiser evaluations, seconds of
     asking (the sum over workers).
 
-    Zero when stored before, or shared with a view that was asked earlier.
+    Of what an earlier run of the audit stored, what it took then. Zero where this run had the answers already.
     """
 
     of: str
@@ -180,14 +180,7 @@ class Views:
             program: Program = plan.bind(binding)
             self._refuse_learned_on_eval(program)
             return program
-        key = _program_key(plan, binding)
-        stored = self.store.get_json(key)
-        if stored is not None:
-            return parse_program(stored)
-        program = plan.bind(binding)
-        if isinstance(program, Learned):
-            self.store.put_json(key, dump_program(program))
-        return program
+        return learned_once(self.store, _program_key(plan, binding), lambda: plan.bind(binding))
 
     def _refuse_learned_on_eval(self, program: Program) -> None:
         """A program carried over may have been learned on what is measured here, under whatever name."""

@@ -90,10 +90,13 @@ def test_finished_restarts_are_read_back(models: SmallModels, tmp_path: Path) ->
     records = Records(names, (*models.members[:12], *models.nonmembers[:12]), names)
     sides = LabelledRecords(records, np.repeat([True, False], 12))
     bindings = [Binding(models.leaky, sides, sides, seed, Silent(), 60) for seed in (0, 1, 2)]
-    restarts = Restarts(Store(tmp_path / "run"), Workers(), lambda plan, one: digest(repr(plan), one.seed))
+    store = Store(tmp_path / "run")
+    restarts = Restarts(store, Workers(), lambda plan, one: digest(repr(plan), one.seed))
     plan = Counted(str(tmp_path / "log"))
     first = restarts(plan, bindings[:2])
-    again = restarts(plan, bindings)
+    later = Store(tmp_path / "run")
+    again = replace(restarts, store=later)(plan, bindings)
+    assert store.spent == 0 < later.spent
     assert (tmp_path / "log").read_text().split() == ["0", "1", "2"]
     assert [one.key for one in again[:2]] == [one.key for one in first]
     assert len({one.key for one in again}) == 3
