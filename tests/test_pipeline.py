@@ -327,6 +327,15 @@ def test_programs_whose_names_begin_alike_have_files_of_their_own(
     both = (LEARNED, f"{LEARNED}:restarts=2")
     done = audited(models, labelled, Settings(attacks=("loss", *both), bootstrap=200, controls=False), reference=False)
     assert len(done.programs) == 2
+    (tmp_path / "programs").mkdir()
+    mine = {
+        "main.py": "print(1)",
+        "settings.json": '{"format": "mine"}',
+        "broken.json": "{",
+    }  # the user's, or of a program
+    for name, text in (mine | {"old.json": '{"format": 1, "kind": "soft_prompt"}', "old.safetensors": ""}).items():
+        (tmp_path / "programs" / name).write_text(text)
     write_audit(done, tmp_path, redact=False)
+    assert {name: (tmp_path / "programs" / name).read_text() for name in mine} == mine
     saved = [load_program(path, SoftPrompt) for path in sorted((tmp_path / "programs").glob("*.safetensors"))]
     assert sorted("restarts" in one.details for one in saved) == [False, True]

@@ -119,6 +119,15 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path: Path)
         assert sorted(one.name for one in tmp_path.rglob("*")) == [".lock", "parts"]
 
 
+def test_files_of_the_user_in_the_folder_stay(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    mine = (tmp_path / ".draft.tmp", tmp_path / "src" / ".main.py.17.tmp")
+    for one in mine:
+        one.write_text("mine")
+    with Store(tmp_path).locked():
+        assert all(one.read_text() == "mine" for one in mine)
+
+
 def test_run_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="Cannot use"), Store(tmp_path / "file").locked():

@@ -53,7 +53,13 @@ def test_an_audit_is_tracked_once(on_disk: Path, tmp_path: Path, monkeypatch: py
     assert kept.keys() == {"result.json", "report.md", "report-without-records.html"}
     texts = [json.loads(line)["text"] for line in Path("train.jsonl").read_text().splitlines()]
     assert any(text[:40] in Path("tracked/report.html").read_text() for text in texts)
-    assert not any(text[:40] in path.read_text() for path in kept.values() for text in texts)
+    assert result.exposed
+    named = (
+        [text[:40] for text in texts]
+        + [f"{one.id}<" for one in result.exposed]
+        + [f'"{one.id}"' for one in result.exposed]
+    )
+    assert not any(one in path.read_text() for path in kept.values() for one in named)
 
 
 def test_a_store_that_cannot_be_reached_costs_no_result(

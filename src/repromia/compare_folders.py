@@ -53,7 +53,7 @@ def read_run(folder: Path, name: str) -> Run:
 
     try:
         result = AuditResult.model_validate_json((folder / "result.json").read_bytes())
-        table = polars.read_parquet(folder / "scores.parquet")
+        table = polars.read_parquet((folder / "scores.parquet").read_bytes())  # a path may look like a pattern
     except (OSError, ValidationError, polars.exceptions.PolarsError) as error:
         found = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         raise _unreadable(folder, found) from error

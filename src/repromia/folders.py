@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +27,9 @@ def write_audit(done: Audit, folder: Path, *, redact: bool) -> None:
     from repromia.report import RocPoints, Spread, render_html
     from repromia.transfer import save_heads
 
-    for name in ("programs", "heads"):  # of another audit in this folder, which would be carried over with these
-        with saving(folder / name):
-            for left in (folder / name).glob("*.*"):
-                left.unlink()
+    for name, own in (("programs", {"format", "kind"}), ("heads", {"format", "weights", "columns"})):
+        with saving(folder / name):  # of another audit in this folder: they would be carried over with these
+            _clear(folder / name, own)
     learned_on = [at for at, role in enumerate(done.roles) if role != "eval"]
     with saving(folder / "programs"):
         for name, program in done.programs.items():
@@ -47,6 +47,18 @@ def write_audit(done: Audit, folder: Path, *, redact: bool) -> None:
     page = render_html(done.result, curves=curves, excerpts=excerpts, spread=spread)
     write_atomic(folder / "report.html", page.encode())
     write_atomic(folder / "result.json", done.result.model_dump_json(indent=2).encode())
+
+
+def _clear(folder: Path, own: set[str]) -> None:
+    """Remove what an earlier audit wrote, known by these keys, and nothing else: the folder may be the user's."""
+    for about in folder.glob("*.json"):
+        try:
+            known = json.loads(about.read_text(encoding="utf-8"))
+        except ValueError:
+            continue
+        if isinstance(known, dict) and own <= set(known):
+            about.with_suffix(".safetensors").unlink(missing_ok=True)
+            about.unlink()
 
 
 def _scores_parquet(done: Audit) -> bytes:

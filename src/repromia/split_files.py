@@ -79,7 +79,7 @@ def _parquet(table: Table, rows: Sequence[int], data: str) -> bytes:
     import polars
 
     try:
-        frame = polars.read_parquet(data)
+        frame = polars.read_parquet(Path(data).read_bytes())  # a path may look like a pattern
         added = [dict(row) for row in table.rows[frame.height :]]
         if added:
             schema = {name: frame.schema[name] for name in added[0]}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ from safetensors.numpy import save
 from repromia.errors import StoreError
 from repromia.signals import Signals
 
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # as `write_atomic` names them
 _KINDS: dict[str, type[Signals]] = {one.__name__: one for one in get_args(Signals)}
 
 
@@ -129,8 +131,10 @@ class Store:
                 found=error.strerror or str(error),
             ) from error
         try:
-            for left in self.folder.rglob(".*.tmp"):  # of a process that was killed while it wrote
-                left.unlink(missing_ok=True)
+            for place in (self.folder, self.folder / "parts"):
+                for left in place.glob(".*.tmp"):
+                    if _TEMPORARY.fullmatch(left.name):  # of a process that was killed while it wrote
+                        left.unlink(missing_ok=True)
             yield self
         finally:
             lock.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +31,7 @@ def track(result: AuditResult, folder: Path) -> None:
     """The audit in `folder` as a run of MLflow's experiment "repromia"; one that is there already is left alone.
 
     It goes where MLflow is told to (MLFLOW_TRACKING_URI, else mlflow.db here). No text and no score of a record does:
-    the report goes as Markdown and as the page without records. Raises StoreError.
+    result and report, as Markdown and as a page, go without single records. Raises StoreError.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when it is imported
     from mlflow import MlflowClient
@@ -54,7 +55,9 @@ def track(result: AuditResult, folder: Path) -> None:
 def _log(client: Any, experiment: str, result: AuditResult, folder: Path) -> None:
     from mlflow.entities import Metric, Param, RunTag
 
-    from repromia.report.command import NAMES, report_bytes
+    from repromia.compare_folders import read_run
+    from repromia.report.command import NAMES, page_of
+    from repromia.report.markdown import render_markdown
 
     tags = {"key": result.key, "created": result.created, "status": result.status}
     tags |= {"headline": result.headline, "found": result.findings[0].code}
@@ -65,12 +68,16 @@ def _log(client: Any, experiment: str, result: AuditResult, folder: Path) -> Non
         params=[Param(name, str(value)[:LONGEST]) for name, value in result.config.items() if value not in ("", None)],
         tags=[RunTag(f"repromia.{name}", value) for name, value in tags.items()],
     )
-    client.log_artifact(run.run_id, str(folder / "result.json"))
+    shown = result.model_copy(update={"exposed": ()})  # single records and their scores stay here
+    files = {
+        "result.json": shown.model_dump_json(indent=2),
+        NAMES["md"]: render_markdown(shown),
+        NAMES["html"]: page_of(replace(read_run(folder, folder.name), result=shown), {}),
+    }
     with TemporaryDirectory() as made:
-        for form in ("md", "html"):
-            path = Path(made) / NAMES[form]
-            path.write_bytes(report_bytes(folder, form))
-            client.log_artifact(run.run_id, str(path))
+        for name, text in files.items():
+            (Path(made) / name).write_text(text, encoding="utf-8")
+            client.log_artifact(run.run_id, str(Path(made) / name))
     client.set_terminated(run.run_id)
 
 
