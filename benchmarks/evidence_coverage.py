@@ -200,10 +200,10 @@ def rotation(generator: Generator) -> float:
 def slice_rows(simulations: int) -> None:
     """Flags of slices that are alike, and of one that is not."""
 
-    def flagged(generator: Generator, count: int, size: int, lift: float, tied: bool) -> float:
+    def flagged(generator: Generator, count: int, size: int, auc: float, lift: float, tied: bool) -> float:
         member = np.arange(size) < size // 2
         kind = generator.integers(count, size=size)
-        scores = generator.normal(size=size) + 0.5 * member
+        scores = generator.normal(size=size) + shift_for(auc) * member
         groups = None
         if tied:
             kind = np.repeat(kind[: size // 5], 5)
@@ -215,15 +215,40 @@ def slice_rows(simulations: int) -> None:
             return any(one.more_exposed and one.value == "0" for one in found)
         return any(one.more_exposed or one.less_exposed for one in found)
 
-    for count, size, tied in ((4, 1000, False), (12, 1200, False), (12, 4000, False), (4, 2000, True)):
-        once = lambda g, c=count, n=size, t=tied: flagged(g, c, n, 0.0, t)  # noqa: E731
-        what = f"any of {count} like slices flagged, {size} records{', groups of 5' * tied}"
+    cases = ((4, 1000, 0.64), (12, 1200, 0.64), (12, 4000, 0.64), (12, 480, 0.85), (12, 720, 0.9), (4, 400, 0.98))
+    for count, size, auc, tied in (*((*case, False) for case in cases), (4, 2000, 0.64, True), (4, 2000, 0.95, True)):
+        once = lambda g, c=count, n=size, a=auc, t=tied: flagged(g, c, n, a, 0.0, t)  # noqa: E731
+        what = f"any of {count} like slices flagged, AUC {auc}, {size} records{', groups of 5' * tied}"
         line(what, "≤ .05", repeat(simulations // 4, 12, once))
     line(
-        "one of 4 slices .5 sd more exposed is flagged, 1000 records",
+        "one of 4 slices .5 sd more exposed is flagged, AUC .64, 1000 records",
         "",
-        repeat(simulations // 4, 13, lambda g: flagged(g, 4, 1000, 0.5, False)),
+        repeat(simulations // 4, 13, lambda g: flagged(g, 4, 1000, 0.64, 0.5, False)),
     )
+
+
+def group_rows(simulations: int) -> None:
+    """Limits of AUC and TPR where groups are resampled, correlation .5: how often the truth lies beyond them."""
+    for count, size in ((10, 20), (30, 10), (100, 5)):
+        for auc in (0.5, 0.7, 0.9, 0.97):
+            generator = np.random.default_rng(17)
+            groups = np.repeat(np.arange(2 * count), size)
+            member, names = groups < count, [str(one) for one in groups]
+            truths = {"AUC": auc, "TPR at 5 % FPR": float(norm.sf(norm.isf(0.05) - shift_for(auc)))}
+            beyond: dict[str, list[list[float]]] = {name: [[], []] for name in truths}
+            for _ in range(simulations // 4):
+                own = generator.normal(size=groups.size) + generator.normal(size=2 * count)[groups]
+                scores = np.sqrt(0.5) * own + shift_for(auc) * member
+                area, tpr = area_and_tpr(scores, member, names, fpr=0.05)
+                assert tpr.low is not None
+                assert tpr.high is not None
+                for name, low, high in (("AUC", area.low, area.high), ("TPR at 5 % FPR", tpr.low, tpr.high)):
+                    beyond[name][0].append(low > truths[name])
+                    beyond[name][1].append(high < truths[name])
+            for name, sides in beyond.items():
+                for side, values in zip(("below", "above"), sides, strict=True):
+                    what = f"truth {side} the 95 % interval of {name}, AUC {auc}, {count} groups of {size} a side"
+                    line(what, "≤ .025", values)
 
 
 def compare_rows(simulations: int) -> None:
@@ -267,7 +292,7 @@ def sentence_rows(simulations: int) -> None:
         member, names = groups < count, [str(one) for one in groups]
         found = [area_and_tpr(scores, member, names, fpr=fpr) for fpr in (0.05, 0.01)]
         half = int(member.sum())
-        return found[0][0].low > 0.5 or any(tpr is not None and beyond_chance(tpr, half, half) for _, tpr in found)
+        return found[0][0].low > 0.5 or any(beyond_chance(tpr, half, half) for _, tpr in found)
 
     for count, size, tie in ((10, 10, 0.5), (15, 20, 0.5), (35, 20, 0.5), (100, 5, 0.5)):
         once = lambda g, c=count, n=size, t=tie: of_groups(g, c, n, t)  # noqa: E731
@@ -310,6 +335,7 @@ def main() -> None:
     unlearning_rows(simulations)
     exposure_rows(simulations)
     slice_rows(simulations)
+    group_rows(simulations)
     sentence_rows(simulations)
 
 

@@ -14,7 +14,7 @@ from repromia.config import Settings
 from repromia.controls import blind_results, check_masks, null_target, permuted_head, permuted_program
 from repromia.errors import RecordsError
 from repromia.evaluate import Judge, all_records
-from repromia.findings import other_findings
+from repromia.findings import _reprogramming, other_findings
 from repromia.gains import null_gains
 from repromia.heads import fit_with
 from repromia.learn import RECIPES, learn_soft_prompt
@@ -25,7 +25,7 @@ from repromia.programs.saved import save_program
 from repromia.programs.soft_prompt import SoftPrompt
 from repromia.progress import Silent
 from repromia.records import LabelledRecords, Records
-from repromia.result import AuditResult, Duplicates, NullTarget, Permuted, RecordsSummary
+from repromia.result import AuditResult, Duplicates, Estimate, Gain, NullTarget, Permuted, RecordsSummary
 from repromia.roles import Roles, assign_roles, role_sizes
 from repromia.scoring import Scored, run_attack
 from repromia.signals import Scores, TokenSignals
@@ -35,6 +35,7 @@ from repromia.targets.language import LanguageModel
 from repromia.verdict import Evidence, verdict
 from repromia.views import Views
 from small import SmallModels
+from test_report import row
 
 
 def labelled(members: list[str], nonmembers: list[str]) -> LabelledRecords:
@@ -156,6 +157,21 @@ def test_a_program_that_does_nothing_gains_exactly_nothing_and_is_said_not_to_he
     assert finding.code == "reprogramming_did_not_help"
     assert "did not" in finding.sentence
     assert "nothing that was learned is used" in finding.sentence
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_reprogramming_must_beat_every_blind_baseline(turned: bool) -> None:
+    def gain(role: str, over: str, low: float) -> Gain:
+        return Gain(
+            attack="bank", over=over, role=role, auc=Estimate(estimate=low + 0.1, low=low, high=low + 0.2, method="")
+        )
+
+    fair = [gain("best_passive", "loss", 0.1), gain("same_supervision", "same_supervision", 0.1)]
+    blind = [gain("blind", "blind:tfidf", -0.3), gain("blind", "blind:dates", 0.1)]
+    bank = row("bank", "reprogrammed", 0.7)
+    found = _reprogramming(bank, [*fair, *(blind[::-1] if turned else blind)])
+    assert found.code == "reprogramming_did_not_help"
+    assert _reprogramming(bank, [*fair, blind[1]]).code == "reprogramming_helped"
 
 
 def test_a_head_that_sees_true_labels_fails_on_permuted_ones(judge: Judge, roles: Roles) -> None:

@@ -4,6 +4,7 @@ import copy
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars
@@ -12,6 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 
 import repromia
+from repromia import randomised
 from repromia.cli import main
 from repromia.duplicates import remove_duplicates
 from repromia.errors import RecordsError
@@ -116,8 +118,8 @@ def _answered(twins: int, *, leave_out: bool) -> EpsilonFigures:
     kept, units = whole_units(drawn, labelled, kept)
     judge = Judge(assign_roles(kept, units=units), (0.1,), 200, 0)
     scores = np.array([score[one] for one in all_records(judge.roles).ids])
-    repeated = duplicates.repeated if leave_out else ()
-    return epsilon_figures(drawn, labelled, repeated, judge, ("answers", scores), 0.0)
+    alike = (*duplicates.repeated, *duplicates.excluded) if leave_out else ()
+    return epsilon_figures(drawn, labelled, alike, judge, ("answers", scores), 0.0)
 
 
 def test_what_remains_of_pairs_does_not_bound_the_epsilon_of_one_record() -> None:
@@ -141,6 +143,34 @@ def test_records_of_one_unit_of_the_draw_share_a_role() -> None:
     assert sum(map(len, held)) == 300
 
 
+def test_units_that_share_a_near_copy_bound_no_epsilon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They lie in one role where their coins fell alike, so that fit would tell some coins of eval."""
+    generator = np.random.default_rng(4)
+    texts = [" ".join(map(str, generator.integers(0, 10**6, 12))) for _ in range(1200)]
+    units = tuple(f"u{row % 600}" for row in range(1200))  # documents of two passages
+    texts[750:900] = [f"{one} again" for one in texts[600:750]]  # documents 150 to 299 share one with 0 to 149
+    member = np.tile(generator.random(600) < 0.5, 2)
+    ids = tuple(f"r{row}" for row in range(1200))
+    labelled = LabelledRecords(Records(ids, tuple(texts), ids), member)
+    kept, duplicates = remove_duplicates(labelled)
+    drawn = DrawVerdict(True, "", True, 0.5, "group", units, 0)
+    kept, known = whole_units(drawn, labelled, kept)
+    judge = Judge(assign_roles(kept, units=known), (0.1,), 200, 0)
+    seen: list[str] = []
+
+    def bounds(select: Any, measured: Any, *, delta: float, groups: tuple[list[str], list[str]]) -> tuple[Any, ...]:
+        seen.extend([*groups[0], *groups[1]])
+        return ()
+
+    monkeypatch.setattr(randomised, "epsilon_bounds", bounds)
+    scores = generator.normal(size=len(kept))
+    alike = (*duplicates.repeated, *duplicates.excluded)
+    assert epsilon_figures(drawn, labelled, alike, judge, ("loss", scores), 0.0).status == "measured"
+    assert {units[ids.index(one)] for one in alike} == {f"u{row}" for row in range(300)}
+    assert {int(one.removeprefix("u")) for one in seen} <= set(range(300, 600))
+    assert len(set(seen)) > 200
+
+
 def test_canaries_are_measured_apart(models: SmallModels, tmp_path: Path) -> None:
     """A model trained on the drawn members: planted strings stand out. Only the manifest tells which they are."""
     pool = tmp_path / "pool.jsonl"
@@ -149,7 +179,7 @@ def test_canaries_are_measured_apart(models: SmallModels, tmp_path: Path) -> Non
     records = repromia.load_records(*(str(tmp_path / "drawn" / f"{one}.jsonl") for one in ("members", "nonmembers")))
     target = copy.deepcopy(models.base)
     target.model.requires_grad_(True)
-    train(target.model, target.encoder, records.members().texts(), epochs=6, learning_rate=2e-3, batch=16)
+    train(target.model, target.encoder, records.members().texts(), epochs=9, learning_rate=2e-3, batch=16)
     audit = partial(repromia.audit, target, records, attacks=("loss",), fprs=(0.05,), bootstrap=200, controls=False)
     found = audit(manifest=str(tmp_path / "drawn"))
     canaries = [one for one in found.slices if (one.name, one.value) == ("canary", "planted")]

@@ -10,6 +10,7 @@ import copy
 import json
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,21 @@ from rich.console import Console
 
 from benchmarks.unlearning import unlearn
 from repromia.dataset_command import dataset_command
+from repromia.dataset_inference import blind_check
 from repromia.demo.language import paragraphs, small_llama, train_tokenizer
 from repromia.errors import ConfigError, RecordsError
+from repromia.records import LabelledRecords, Records
 from repromia.result import Estimate
 from repromia.set_config import ForgetConfig, SuspectConfig
 from repromia.targets.load import LoadOptions, quiet, wrap_language_model
 from repromia.training import train
-from repromia.unlearning_command import ForgetRow, other_attacks, unlearning_command
+from repromia.unlearning_command import (
+    ForgetRow,
+    ForgetSet,
+    _forget_and_never_seen,
+    other_attacks,
+    unlearning_command,
+)
 from test_cli import QUICK, repromia
 
 SIZE = 150
@@ -144,6 +153,25 @@ def test_a_headline_without_power_measures_nothing_and_others_are_told(user: Pat
     code, answer, said = unlearning(user, "retrained", margin=0.49, out="wide-retrained")
     assert (code, answer["outcome"]) == (1, "could_not_be_measured")
     assert "Use a stronger attack" in said
+
+
+def test_near_copies_among_never_seen_records_tell_no_baseline_the_sets_apart(tmp_path: Path) -> None:
+    """40 originals a side, three near copies each, of one random source: one copy tells the side of the rest."""
+    generator = np.random.default_rng(0)
+    texts = [" ".join(map(str, generator.integers(0, 300, 30))) for _ in range(80)]
+    copies = [f"{text} {word}" for text in texts for word in ("once", "twice", "again")]
+    sides = {}
+    for name, part in (("forget", copies[:120]), ("never", copies[120:])):
+        write(tmp_path / f"{name}.jsonl", part)
+        ids = tuple(f"{name} {row}" for row in range(120))
+        sides[name] = LabelledRecords(Records(ids, tuple(part), ids), np.full(120, name == "forget"))
+    never = tmp_path / "never.jsonl"
+    files = {"forget": tmp_path / "forget.jsonl", "retained": never, "never_seen": never}
+    config = ForgetConfig(model="m", out=tmp_path / "out", **files)
+    audit: Any = SimpleNamespace(labelled=sides["never"])
+    pool = _forget_and_never_seen(audit, ForgetSet(sides["forget"].records, frozenset()), config)
+    assert len(set(pool.records.groups)) == 80
+    assert blind_check(pool, seed=0).low <= 0.5
 
 
 def test_other_attacks_that_see_more_are_told() -> None:

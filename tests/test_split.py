@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -318,6 +319,13 @@ def test_canaries(tmp_path, ending):
     assert again.canaries == manifest.canaries
     other = split(data, tmp_path / "other", replace(options, seed=5))
     assert {one.digest for one in other.canaries}.isdisjoint(one.digest for one in manifest.canaries)
+    more = tmp_path / f"more{ending}"  # other data by the same seed: a model may have been trained on the first draw
+    shutil.copy(data, more)
+    if ending in (".jsonl", ".csv", ".txt"):
+        more.write_text("\n".join(data.read_text().splitlines()[:-1]) + "\n")
+        assert {one.digest for one in split(more, tmp_path / "fewer", options).canaries}.isdisjoint(
+            one.digest for one in manifest.canaries
+        )
     assert not any("remember" in part.read_text() for part in (tmp_path / "out").glob("*.json"))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from repromia.bootstrap import Bootstrap, BootstrapStatistics, percentile, widened
+from repromia.bootstrap import Bootstrap, BootstrapStatistics, log_odds
 from repromia.intervals import clopper_pearson, delong, tpr_figures
 from repromia.metrics import auc, null_tpr_quantile
 from repromia.result import Estimate, TprAtFpr
@@ -24,7 +24,10 @@ def area(
     seed: int = 0,
 ) -> Estimate:
     """AUC and its interval; by groups where a group holds several records. Raises RepromiaError as `Bootstrap` does."""
-    return area_and_tpr(scores, member, groups, fpr=None, level=level, seed=seed)[0]
+    bootstrap = Bootstrap(member, groups, seed=seed)
+    if not bootstrap.grouped:
+        return delong(scores, member, level)
+    return group_area(bootstrap, scores, bootstrap.statistics(scores, []), level)
 
 
 def area_and_tpr(
@@ -32,32 +35,45 @@ def area_and_tpr(
     member: Bool[np.ndarray, " record"],
     groups: Sequence[str] | None = None,
     *,
-    fpr: float | None = 0.01,
-    level: float = 0.95,
+    fpr: float = 0.01,
     seed: int = 0,
-) -> tuple[Estimate, TprAtFpr | None]:
+) -> tuple[Estimate, TprAtFpr]:
     """`area`, and TPR at `fpr` with its 95 % interval from the same resamples."""
+    (found,), tpr = areas_and_tpr(scores, member, groups, fpr=fpr, seed=seed)
+    return found, tpr
+
+
+def areas_and_tpr(
+    scores: Float[np.ndarray, " record"],
+    member: Bool[np.ndarray, " record"],
+    groups: Sequence[str] | None,
+    *,
+    fpr: float,
+    levels: Sequence[float] = (0.95,),
+    seed: int = 0,
+) -> tuple[list[Estimate], TprAtFpr]:
+    """The AUC with its interval at each level, and TPR at `fpr`, from the same resamples."""
     bootstrap = Bootstrap(member, groups, seed=seed)
     if not bootstrap.grouped:
-        return delong(scores, member, level), None if fpr is None else tpr_figures(scores, member, fpr)
-    resampled = bootstrap.statistics(scores, [] if fpr is None else [fpr])
-    found = group_area(bootstrap, scores, resampled, level)
-    return found, None if fpr is None else group_tpr(bootstrap, scores, fpr, resampled.tpr[0])
+        return [delong(scores, member, level) for level in levels], tpr_figures(scores, member, fpr)
+    resampled = bootstrap.statistics(scores, [fpr])
+    found = [group_area(bootstrap, scores, resampled, level) for level in levels]
+    return found, group_tpr(bootstrap, scores, fpr, resampled.tpr[0])
 
 
 def group_area(
     bootstrap: Bootstrap, scores: Float[np.ndarray, " record"], resampled: BootstrapStatistics, level: float = 0.95
 ) -> Estimate:
-    """AUC with the percentile interval of resampled groups; where no resample moves, as wide as their number allows."""
-    found = percentile(resampled.auc, auc(scores, bootstrap.member), level, "percentile bootstrap of groups")
-    least = bootstrap.least
-    if found.low < found.high:
-        return widened(found, least, (0.0, 1.0), level)
-    limits = clopper_pearson(round(found.estimate * least), least, level)
+    """AUC with the interval of resampled groups; where no resample moves, as wide as their number allows."""
+    value, least = auc(scores, bootstrap.member), bootstrap.least
+    found = log_odds(resampled.auc, value, least, level)
+    if found is not None:
+        return found
+    limits = clopper_pearson(round(value * least), least, level)
     return Estimate(
-        estimate=found.estimate,
-        low=min(limits.low, found.low),
-        high=max(limits.high, found.high),
+        estimate=value,
+        low=min(limits.low, value),
+        high=max(limits.high, value),
         method=f"Clopper-Pearson on {least} groups, as no resample moves",
     )
 

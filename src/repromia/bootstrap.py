@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -179,6 +180,25 @@ def percentile(
     low = float(np.quantile(samples, tail, method="lower"))
     high = float(np.quantile(samples, 1 - tail, method="higher"))
     return Estimate(estimate=estimate, low=min(low, estimate), high=max(high, estimate), method=method)
+
+
+def log_odds(
+    samples: Float[np.ndarray, " repeat"], estimate: float, groups: int, level: float = 0.95
+) -> Estimate | None:
+    """Limits of a share on the logit scale from the standard error of resampled groups, by Student's t with G - 1.
+
+    Near 1 the arms of a percentile interval are too short on the side that matters (false alarms of its lower limit
+    at AUC .97: .15 with 10 groups of 20, .07 with 100 of 5; of this one .07 and .05, `python -m
+    benchmarks.evidence_coverage`). groups: of the side with fewer. None where no resample moves, or at 0 and 1.
+    """
+    error = float(samples.std(ddof=1)) * math.sqrt(groups / (groups - 1))
+    if error < 1e-12 or not 0 < estimate < 1:
+        return None
+    odds = math.log(estimate / (1 - estimate))
+    reach = float(student.isf((1 - level) / 2, groups - 1)) * error / (estimate * (1 - estimate))
+    low, high = ((1 + math.tanh((odds + side * reach) / 2)) / 2 for side in (-1, 1))
+    method = f"bootstrap of groups, logit scale, Student's t for {groups} groups"
+    return Estimate(estimate=estimate, low=low, high=high, method=method)
 
 
 def widened(one: Estimate, groups: int, within: tuple[float, float], level: float = 0.95) -> Estimate:

@@ -84,7 +84,7 @@ def answer_of(audit: SetAudit, row: AttackResult, config: SuspectConfig) -> Data
     free = label_free(row) and bool(config.headline)
     if config.sequential and not free:
         raise ConfigError(
-            f"{row.name!r} uses labels, and changes as records come in.",
+            f"{row.name!r} uses labels or a program of its own, and may change as records come in.",
             expected="a --headline that uses no labels, such as min_k or reference",
             found=", ".join(row.needs) or row.kind,
         )

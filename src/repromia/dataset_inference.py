@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import norm, rankdata
+from scipy.stats import rankdata
 
 from repromia.areas import area
 from repromia.bootstrap import CELLS
 from repromia.errors import RecordsError
-from repromia.intervals import clopper_pearson
+from repromia.intervals import clopper_pearson, for_tests
 from repromia.metrics import check_scores
 from repromia.result import Estimate
 
@@ -285,10 +285,10 @@ def blind_check(labelled: LabelledRecords, *, seed: int = 0) -> Estimate:
 
 def strongest_blind(areas: Mapping[str, Estimate]) -> Estimate:
     """Of the cross-validated AUCs of blind baselines, with intervals widened for their number, the surest above .5."""
-    stretch = float(norm.isf(0.025 / len(areas)) / norm.isf(0.025))
-    found = []
-    for name, one in areas.items():
-        low, high = (one.estimate + (limit - one.estimate) * stretch for limit in (one.low, one.high))
-        method = f"blind baseline {name!r}, one of {len(areas)}: {one.method}"
-        found.append(Estimate(estimate=one.estimate, low=max(0.0, low), high=min(1.0, high), method=method))
+    found = [
+        for_tests(one, len(areas)).model_copy(
+            update={"method": f"blind baseline {name!r}, one of {len(areas)}: {one.method}"}
+        )
+        for name, one in areas.items()
+    ]
     return max(found, key=lambda one: one.low)

@@ -142,11 +142,12 @@ def _permuted(control: Permuted) -> Finding:
 
 def _reprogramming(row: AttackResult, gains: Sequence[Gain]) -> Finding:
     """Helped: the paired AUC gains over every rival are above 0, blind baseline and null target included."""
-    own = {gain.role: gain for gain in gains if gain.attack == row.name}
+    mine = [gain for gain in gains if gain.attack == row.name]
+    own = {gain.role: gain for gain in mine}
     fair = [own[role] for role in ("best_passive", "same_supervision") if role in own]
     parts = [f"{signed(gain.auc)} AUC over {gain.over!r}" for gain in fair]
     parts += [f"{signed(own['identity'].auc)} over the identity"] if "identity" in own else []
-    rivals = fair + [own[role] for role in ("blind", "null_target") if role in own]
+    rivals = fair + [gain for gain in mine if gain.role in ("blind", "null_target")]  # the headline has every blind one
     if rivals and all(gain.auc.low > 0 for gain in rivals):
         code, verdict = "reprogramming_helped", "helped"
     elif any(gain.auc.high < 0 for gain in fair):

@@ -31,7 +31,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import brentq
 from scipy.stats import beta, binom, norm, rankdata
 
-from repromia.bootstrap import Bootstrap, BootstrapStatistics, joint_null_test, percentile, widened
+from repromia.bootstrap import Bootstrap, BootstrapStatistics, joint_null_test, log_odds, percentile, widened
 from repromia.errors import RepromiaError
 from repromia.metrics import (
     ROUNDING,
@@ -51,6 +51,7 @@ __all__ = [
     "clopper_pearson",
     "delong",
     "delong_difference",
+    "for_tests",
     "joint_null_test",
     "percentile",
     "tpr_figures",
@@ -103,6 +104,22 @@ def delong(scores: Float[np.ndarray, " record"], member: Bool[np.ndarray, " reco
     odds = math.log(value / (1 - value))
     low, high = ((1 + math.tanh((odds + side * reach) / 2)) / 2 for side in (-1, 1))
     return Estimate(estimate=value, low=low, high=high, method="DeLong, logit scale")
+
+
+def for_tests(one: Estimate, tests: int) -> Estimate:
+    """A 95 % interval of an AUC, as wide as one of so many asks for together (Bonferroni).
+
+    On the logit scale, where its limits were found: near 1 their arms grow faster than the deviates.
+    """
+    stretch = float(norm.isf(0.025 / max(1, tests)) / norm.isf(0.025))
+
+    def moved(limit: float) -> float:
+        if not (0 < limit < 1 and 0 < one.estimate < 1):
+            return min(1.0, max(0.0, one.estimate + (limit - one.estimate) * stretch))
+        odds, other = (math.log(value / (1 - value)) for value in (one.estimate, limit))
+        return (1 + math.tanh((odds + (other - odds) * stretch) / 2)) / 2
+
+    return one.model_copy(update={"low": moved(one.low), "high": moved(one.high)})
 
 
 def delong_difference(
@@ -259,8 +276,8 @@ def tpr_figures(
     """TPR at `fpr` as it goes into the report, with its 95 % interval, or the reason why it cannot be given.
 
     `resampled`: the row of `BootstrapStatistics.tpr` at this FPR; pass it when records are grouped, with the
-    number of groups of the side with fewer. The interval is then the hull of the percentile interval and
-    `tpr_interval` (records of a group agree more than strangers, so the latter is a lower bound on the width,
+    number of groups of the side with fewer. The interval is then the hull of the percentile interval, of `log_odds`
+    and of `tpr_interval` (records of a group agree more than strangers, so the latter is a lower bound on the width,
     and it has a width where no resample moves). `smallest_visible` takes the records as independent. Refused
     when not one false positive is allowed, coarse below three. Raises RepromiaError as `tpr_at_fpr` does.
     """
@@ -275,6 +292,8 @@ def tpr_figures(
     if resampled is not None:
         wide = percentile(resampled, interval.estimate)
         interval = _hull(wide if groups is None else widened(wide, groups, (0.0, 1.0)), interval)
+        odds = log_odds(resampled, interval.estimate, groups) if groups is not None else None
+        interval = interval if odds is None else _hull(odds, interval)
     coarse = allowed < 3
     return TprAtFpr(
         fpr=fpr,

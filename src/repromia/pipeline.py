@@ -148,7 +148,8 @@ def run_audit(
     headline = _headline(rows, settings)
     known = scores.get(headline.name) if headline else None
     named = headline.name if headline else ""
-    epsilon = epsilon_figures(drawn, labelled, duplicates.repeated, judge, (named, known), settings.delta)
+    alike = (*duplicates.repeated, *duplicates.excluded)
+    epsilon = epsilon_figures(drawn, labelled, alike, judge, (named, known), settings.delta)
     with progress.step("kinds of records", None):
         sliced = slice_figures(named, known, judge, canary_kinds(drawn, labelled) | dict(categories or {}))
     null, null_scores = _null(chosen, (reference, null_reference), where, judge, settings)

@@ -57,7 +57,7 @@ def canary_kinds(drawn: DrawVerdict | None, labelled: LabelledRecords) -> dict[s
 def epsilon_figures(
     drawn: DrawVerdict | None,
     labelled: LabelledRecords,
-    repeated: Sequence[str],
+    alike: Collection[str],
     judge: Judge,
     headline: tuple[str, Scores | None],
     delta: float,
@@ -65,8 +65,9 @@ def epsilon_figures(
     """Bounds for one attack's scores of all records, or why there are none. labelled: what `drawn` is about.
 
     Threshold and number of guesses are chosen on select and measured on eval; records of one unit of the draw count
-    once. repeated: ids of records that others resemble; they are left out. Those across the sides left the audit, so
-    what stays of such pairs was trained on twice or not at all, and would bound the epsilon of two records.
+    once. alike: ids of records that others resemble, whether or not they left the audit. Their units are left out:
+    what stays of such pairs was trained on twice or not at all, and would bound the epsilon of two records; and units
+    share a role where their coins fell alike, so that roles would tell coins.
     """
     name, scores = headline
 
@@ -85,7 +86,8 @@ def epsilon_figures(
     if not roles.by_lot:
         return without("there are too few records to divide them into roles whatever their membership")
     unit = dict(zip(labelled.records.ids, drawn.units, strict=True))
-    alone = set(unit).difference(repeated)
+    touched = {unit[one] for one in alike}
+    alone = {one for one, own in unit.items() if own not in touched}
     select, select_units = _alone(scores[judge.select_rows], roles.select.member, roles.select.records.ids, unit, alone)
     measured, units = _alone(scores[judge.eval_rows], judge.member, roles.eval.ids, unit, alone)
     try:

@@ -40,7 +40,9 @@ class SuspectConfig(_SetConfig):
 
     suspect: Path = Field(description="Records of the set in question.")
     heldout: Path = Field(description="Records of the same source that were certainly not used.")
-    alpha: float = Field(0.05, gt=0, lt=0.5, description="Chance of a false alarm that is allowed.")
+    alpha: float = Field(
+        0.05, ge=0.001, lt=0.5, description="Chance of a false alarm that is allowed; 9,999 permutations show .001."
+    )
     statistic: Literal["mean", "ranks"] = Field(
         "mean", description="mean: stronger where few records stand out far; ranks: where scores have heavy tails."
     )

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
-from scipy.stats import norm
 
-from repromia.areas import area, area_and_tpr
+from repromia.areas import areas_and_tpr
 from repromia.errors import RecordsError
 from repromia.metrics import check_scores
 from repromia.result import Estimate, TprAtFpr
@@ -71,16 +70,12 @@ class _Measured:
         names = np.arange(self.member.size) if self.groups is None else self.groups
         return all(len(np.unique(names[rows & side])) >= LEAST for side in (self.member, ~self.member))
 
-    def figures(self, rows: Bool[np.ndarray, " record"], fpr: float) -> tuple[Estimate, Estimate, TprAtFpr]:
-        """AUC with a 95 % interval; the same with limits one standard normal deviate away; TPR."""
-        scores, member = self.scores[rows], self.member[rows]
+    def figures(
+        self, rows: Bool[np.ndarray, " record"], fpr: float, levels: Sequence[float]
+    ) -> tuple[list[Estimate], TprAtFpr]:
+        """AUC with an interval at each level, and TPR."""
         groups = None if self.groups is None else [str(one) for one in self.groups[rows]]
-        wide, tpr = area_and_tpr(scores, member, groups, fpr=fpr, seed=self.seed)
-        assert tpr is not None  # noqa: S101 — an FPR was given
-        return wide, area(scores, member, groups, level=_ONE_DEVIATE, seed=self.seed), tpr
-
-
-_ONE_DEVIATE = float(2 * norm.cdf(1) - 1)
+        return areas_and_tpr(self.scores[rows], self.member[rows], groups, fpr=fpr, levels=levels, seed=self.seed)
 
 
 def slices(
@@ -111,9 +106,9 @@ def slices(
     measured = _Measured(scores, member, None if groups is None else np.asarray(groups, dtype=np.str_), seed)
     cut = [(name, str(value), values == value) for name, values in named.items() for value in np.unique(values)]
     usable = [measured.enough(rows) and measured.enough(~rows) for _, _, rows in cut]
-    deviates = float(norm.isf(level / 2 / max(1, sum(usable))))
+    corrected = 1 - level / max(1, sum(usable))
     found = [
-        _slice(measured, one, fpr, deviates) if fits else _too_few(measured, one)
+        _slice(measured, one, fpr, corrected) if fits else _too_few(measured, one)
         for one, fits in zip(cut, usable, strict=True)
     ]
     return tuple(sorted(found, key=lambda one: (one.auc is None, -(one.auc.estimate if one.auc else 0), one.value)))
@@ -129,20 +124,17 @@ def _too_few(measured: _Measured, one: tuple[str, str, Bool[np.ndarray, " record
     return Slice(name, value, *_counts(measured, rows), reason=reason)
 
 
-def _slice(
-    measured: _Measured, one: tuple[str, str, Bool[np.ndarray, " record"]], fpr: float, deviates: float
-) -> Slice:
+def _slice(measured: _Measured, one: tuple[str, str, Bool[np.ndarray, " record"]], fpr: float, level: float) -> Slice:
     name, value, rows = one
-    wide, near, tpr = measured.figures(rows, fpr)
-    _, rest, _ = measured.figures(~rows, fpr)
-    difference = _difference(near, rest, float(norm.isf(0.025)))
-    corrected = _difference(near, rest, deviates)
+    own, tpr = measured.figures(rows, fpr, (0.95, level))
+    rest, _ = measured.figures(~rows, fpr, (0.95, level))
+    difference, corrected = (_difference(ours, others) for ours, others in zip(own, rest, strict=True))
     return Slice(
         name=name,
         value=value,
         n_members=_counts(measured, rows)[0],
         n_nonmembers=_counts(measured, rows)[1],
-        auc=wide,
+        auc=own[0],
         tpr=tpr,
         difference=difference,
         more_exposed=corrected.low > 0,
@@ -150,14 +142,14 @@ def _slice(
     )
 
 
-def _difference(first: Estimate, second: Estimate, deviates: float) -> Estimate:
-    """Difference of independent figures by the "square-and-add" rule (Zou & Donner 2008), limits `deviates` away.
+def _difference(first: Estimate, second: Estimate) -> Estimate:
+    """Difference of independent figures at the level of their limits, by the "square-and-add" rule (Zou & Donner 2008).
 
-    first, second: with limits one deviate away. Their unequal arms carry over.
+    Unequal arms carry over. Near AUC 1 they grow faster than deviates, so limits at another level cannot be stretched.
     """
     value = first.estimate - second.estimate
-    down = deviates * math.hypot(first.estimate - first.low, second.high - second.estimate)
-    up = deviates * math.hypot(first.high - first.estimate, second.estimate - second.low)
+    down = math.hypot(first.estimate - first.low, second.high - second.estimate)
+    up = math.hypot(first.high - first.estimate, second.estimate - second.low)
     return Estimate(
         estimate=value, low=max(-1.0, value - down), high=min(1.0, value + up), method="independent, square-and-add"
     )
@@ -172,5 +164,14 @@ def bands(values: Float[np.ndarray, " record"], count: int = 4) -> list[str]:
         raise RecordsError("bands need a number of every record", expected="finite values", found="NaN or infinity")
     edges = np.unique(np.quantile(values, np.linspace(0, 1, count + 1)[1:-1], method="higher"))
     band = np.searchsorted(edges, values, side="left")
-    limits = {int(at): (values[band == at].min(), values[band == at].max()) for at in np.unique(band)}
-    return [f"{limits[at][0]:g} to {limits[at][1]:g}" for at in band.tolist()]
+    limits = [(float(values[band == at].min()), float(values[band == at].max())) for at in range(int(band.max()) + 1)]
+    for digits in (6, 9, 12, 17):  # as few as tell the bands apart
+        labels = [f"{_number(low, digits)} to {_number(high, digits)}" for low, high in limits]
+        if len(set(labels)) == len(labels):
+            break
+    return [labels[at] for at in band.tolist()]
+
+
+def _number(value: float, digits: int) -> str:
+    """A whole number in full: a date or a time in seconds is cut otherwise."""
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.{digits}g}"

@@ -17,7 +17,7 @@ from repromia.errors import ConfigError, RecordsError
 from repromia.picture_tables import FILE, holds_pictures, read_image_rows
 from repromia.picture_values import image_value, picture_of
 from repromia.readers import fields_of, has_field, names_of
-from repromia.records import Content, LabelledRecords, Records
+from repromia.records import Content, LabelledRecords, Records, content_digest
 from repromia.rows import Table, read_rows
 
 PLACEHOLDER = "{canary}"
@@ -150,7 +150,8 @@ def with_canaries(source: Source, options: SplitOptions) -> tuple[Source, range]
             hint="leave out --canaries",
         )
     names = [f"canary-{number:04}" for number in range(options.canaries)]
-    texts = [options.canary_template.replace(PLACEHOLDER, _secret(options.seed, name)) for name in names]
+    key = f"{options.seed}\0{sorted(set(map(content_digest, source.contents)))}"
+    texts = [options.canary_template.replace(PLACEHOLDER, _secret(key, name)) for name in names]
     if table.source.removesuffix(".gz").endswith(".txt") and any(
         "\n" in text or text != text.strip() for text in texts
     ):
@@ -169,8 +170,11 @@ def with_canaries(source: Source, options: SplitOptions) -> tuple[Source, range]
     return Source(grown, contents, groups, None), range(count, len(contents))
 
 
-def _secret(seed: int, name: str) -> str:
-    """120 random bits in 24 letters and digits, by the seed; nobody else's text holds them by chance."""
-    bits = blake2b(f"repromia canary\0{seed}\0{name}".encode(), digest_size=15).digest()
+def _secret(key: str, name: str) -> str:
+    """120 random bits in 24 letters and digits; nobody else's text holds them by chance.
+
+    key: seed and data. By the seed alone, a model trained on an earlier draw of other data would know them already.
+    """
+    bits = blake2b(f"repromia canary\0{key}\0{name}".encode(), digest_size=15).digest()
     letters = b32encode(bits).decode().lower()
     return "-".join(letters[at : at + 4] for at in range(0, len(letters), 4))

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 from rich.text import Text
-from scipy.stats import norm
 
 from repromia.areas import area
 from repromia.dataset_inference import blind_check
 from repromia.duplicates import remove_duplicates
+from repromia.intervals import for_tests
 from repromia.records import LabelledRecords, Records, joined
 from repromia.result import AttackResult, Estimate, Figures, TprAtFpr
 from repromia.set_audit import SetAudit, audit_sets, failed_words
@@ -123,16 +123,15 @@ def answer_of(audit: SetAudit, row: AttackResult, forget: ForgetSet, config: For
     """The check on the scores of the audit's headline."""
     table = _forget_scores(audit)
     sets = _sets(audit, row.name, forget, table)
-    nonmembers = audit.labelled.nonmembers()
-    nonmembers = nonmembers.take([row for row, name in enumerate(nonmembers.ids) if name not in forget.repeats])
-    count = len(forget.records)
-    pool = LabelledRecords(joined(forget.records, nonmembers), np.arange(count + len(nonmembers)) < count)
-    blind = blind_check(pool, seed=config.seed)
+    blind = blind_check(_forget_and_never_seen(audit, forget, config), seed=config.seed)
     found = unlearning_check(*sets, margin=config.margin, blind=blind, blind_retained=audit.blind, seed=config.seed)
     rows = _every_attack(audit, forget, table, config.seed)
+    shifted = (
+        max(blind.low, audit.blind.low) > 0.5
+    )  # every attack then tells the sets apart, and none may be chosen by it
     return UnlearningAnswer(
         outcome=found.outcome,
-        sentence=found.sentence + other_attacks(found.outcome, row.name, rows),
+        sentence=found.sentence + ("" if shifted else other_attacks(found.outcome, row.name, rows)),
         attack=row.name,
         attack_rule=audit.result.headline_rule,
         forget=found.forget,
@@ -150,10 +149,20 @@ def answer_of(audit: SetAudit, row: AttackResult, forget: ForgetSet, config: For
     )
 
 
+def _forget_and_never_seen(audit: SetAudit, forget: ForgetSet, config: ForgetConfig) -> LabelledRecords:
+    """Forget records as members, never-seen ones as non-members; near copies share a group, or a baseline that knows
+    one would know the other."""
+    never = audit.labelled.nonmembers()
+    never = never.take([row for row, name in enumerate(never.ids) if name not in forget.repeats])
+    count = len(forget.records)
+    pool = LabelledRecords(joined(forget.records, never), np.arange(count + len(never)) < count)
+    return remove_duplicates(pool, threshold=config.near_duplicates)[0]
+
+
 def _forget_scores(audit: SetAudit) -> polars.DataFrame:
     import polars
 
-    return polars.read_parquet(audit.run.folder / "unlabelled.parquet")
+    return polars.read_parquet((audit.run.folder / "unlabelled.parquet").read_bytes())  # a path may look like a glob
 
 
 def _sets(
@@ -178,16 +187,14 @@ def _sets(
 def _every_attack(audit: SetAudit, forget: ForgetSet, table: polars.DataFrame, seed: int) -> tuple[ForgetRow, ...]:
     """Forget against never-seen records by every attack that has scores."""
     names = [row.name for row in audit.result.attacks if row.auc is not None and row.name in table.columns]
-    stretch = float(norm.isf(0.025 / max(1, len(names))) / norm.isf(0.025))
     rows = []
     for name in names:
         first, never, _ = _sets(audit, name, forget, table)
         scores: Scores = np.concatenate([first.scores, never.scores])
         groups = None if first.groups is None or never.groups is None else [*first.groups, *never.groups]
         found = area(scores, np.arange(scores.size) < first.scores.size, groups, seed=seed)
-        near = [found.estimate - (found.estimate - found.low) * stretch > 0.5]
-        near += [found.estimate + (found.high - found.estimate) * stretch < 0.5]
-        rows.append(ForgetRow(attack=name, auc=found, differs=any(near)))
+        corrected = for_tests(found, len(names))
+        rows.append(ForgetRow(attack=name, auc=found, differs=corrected.low > 0.5 or corrected.high < 0.5))
     return tuple(rows)
 
 

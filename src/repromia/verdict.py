@@ -15,6 +15,7 @@ from scipy.stats import norm
 
 from repromia.areas import TPR_LEVEL, beyond_chance
 from repromia.errors import one_line
+from repromia.intervals import for_tests
 from repromia.metrics import allowed_false_positives, detectable_tpr
 from repromia.result import AttackResult, BlindResult, Estimate, Finding, Gain, NullTarget, TprAtFpr
 
@@ -115,20 +116,16 @@ def signed(one: Estimate) -> str:
 
 def above(one: Estimate, tests: int) -> bool:
     """The lower limit, widened for the number of tests, is above .5."""
-    return one.estimate - (one.estimate - one.low) * _stretch(tests) > 0.5
+    return for_tests(one, tests).low > 0.5
 
 
 def _below(one: Estimate, tests: int) -> bool:
-    return one.estimate + (one.high - one.estimate) * _stretch(tests) < 0.5
-
-
-def _stretch(tests: int) -> float:
-    return float(norm.isf(0.025 / max(1, tests)) / norm.isf(0.025))
+    return for_tests(one, tests).high < 0.5
 
 
 def _beats(gain: Gain) -> bool:
     """By AUC, or by TPR at one of the FPRs (corrected for their number)."""
-    stretch = _stretch(len(gain.tpr_at_fpr))
+    stretch = float(norm.isf(0.025 / max(1, len(gain.tpr_at_fpr))) / norm.isf(0.025))
     return gain.auc.low > 0 or any(one.estimate - (one.estimate - one.low) * stretch > 0 for _, one in gain.tpr_at_fpr)
 
 
