@@ -30,7 +30,7 @@ class TokenFrequencies:
 def token_frequencies(binding: Binding, *, corpus: str = "") -> TokenFrequencies:
     """Counts over a text file (`corpus`, UTF-8), or over the non-members of the fit role.
 
-    Raises AttackError without token ids.
+    Raises AttackError without token ids, and for a corpus in which no token counts.
     """
     from repromia.targets.language import LanguageModel
 
@@ -52,6 +52,13 @@ def token_frequencies(binding: Binding, *, corpus: str = "") -> TokenFrequencies
         nonmembers = binding.fit.nonmembers()
         contents, used = nonmembers.contents, frozenset(nonmembers.ids)
     counts = np.ones(target.vocabulary)
-    for sequence in target.encode(contents):
+    sequences = target.encode(contents, keep_bare=bool(corpus))  # a line may be a single token, of which none counts
+    if corpus and not any(sequence.n_scored for sequence in sequences):
+        raise AttackError(
+            f"The corpus {corpus!r} has no token to count.",
+            expected="lines of text, with two tokens where the tokenizer adds no BOS",
+            found=f"{len(sequences)} lines that are not blank",
+        )
+    for sequence in sequences:
         np.add.at(counts, sequence.ids[sequence.scored], 1)
     return TokenFrequencies(counts / counts.sum(), used, corpus or "non-members of the fit role")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,6 +154,24 @@ def test_a_text_prefix_without_bos_leaves_the_first_token_unscored(models: Small
     assert bare.encoder.bos is None
     (got,) = TextPrefix(tuple(ids), frozenset(), 1, 1).ask(bare, records_of(models.members[:1]))
     assert np.array_equal(got.token, sequences[0].ids[1:])
+
+
+def test_a_chat_that_begins_with_no_bos_keeps_its_first_token(models: SmallModels) -> None:
+    tokenizer = copy.deepcopy(models.leaky.tokenizer)
+    tokenizer.chat_template = "{% for one in messages %}{{ one.role }}: {{ one.content }}\n{% endfor %}"
+    target = replace(models.leaky, encoder=replace(models.leaky.encoder, tokenizer=tokenizer))
+    contents = (Chat((("user", "Who spoke?"), ("assistant", "Lincoln."))), "Nobody else.")
+    records = Records(("a", "b"), contents, ("a", "b"))
+    ids = (target.encoder.bos, *target.encoder.plain_ids("My fellow citizens\n\n"))
+    (plain,), (got,) = Identity().ask(target, records), TextPrefix(ids, frozenset(), 1, 1).ask(target, records)
+    assert np.array_equal(got.token, plain.token)
+    chat, text = target.encode(contents)
+    for row, body in enumerate((chat.ids, text.ids[1:])):  # the text's BOS gives way to the prefix
+        joined = torch.tensor([*ids, *body])
+        with torch.inference_mode():
+            logprob = target.model(input_ids=joined[None]).logits[0, :-1].log_softmax(-1)
+        expected = logprob.gather(-1, joined[1:, None])[-got.lengths[row] :, 0]
+        np.testing.assert_allclose(got.take([row]).logprob, expected, atol=1e-4)
 
 
 @pytest.fixture

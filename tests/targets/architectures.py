@@ -43,8 +43,12 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "qwen2_moe": {"num_experts": 4, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
     "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 8},
     "bloom": {},
+    "phi3": {
+        "original_max_position_embeddings": 30,
+        "rope_parameters": {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [1.0, 4.0, 8.0, 32.0]},
+    },
 }
-NO_KEY_VALUES = {"mistral", "gemma2", "gemma3_text", "mamba"}  # a prefix is read again in front of every record
+NO_KEY_VALUES = {"mistral", "gemma2", "gemma3_text", "mamba", "phi3"}  # a prefix is read again in front of every record
 SCALED_HEAD = {"gemma2", "gemma3_text", "cohere", "granite"}
 
 

@@ -152,7 +152,7 @@ def test_a_head_that_cannot_be_set_apart_is_asked_as_it_is(models: SmallModels, 
     assert_naive(target.signals(sequences), naive(model, sequences))
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "mamba"])
+@pytest.mark.parametrize("architecture", ["gpt2", "mamba", "phi3"])
 @pytest.mark.parametrize("records", [1, 7, 64])
 def test_a_record_does_not_feel_its_batch_mates(architecture: str, records: int, models: SmallModels) -> None:
     model = tiny(architecture)
@@ -299,6 +299,25 @@ def test_logits_of_a_large_vocabulary_never_exist_at_once(models: SmallModels) -
         handle.remove()
     assert len(sizes) > 5
     assert max(sizes) <= 2**24 < fed * 50_000 / 5
+
+
+def test_a_token_beyond_the_embeddings_is_an_error(models: SmallModels) -> None:
+    tokenizer = copy.deepcopy(models.base.tokenizer)
+    target = target_of(tiny("llama"), tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|new|>"]})
+    target.encode(models.members[:2])  # nothing that no record uses
+    with pytest.raises(
+        TargetError, match=r"below 512[\s\S]*up to 512 in 1 of 2 records, first: b[\s\S]*resize"
+    ) as error:
+        target.encode(["My fellow", "citizens <|new|>"], ["a", "b"])
+    assert "citizens" not in str(error.value)
+
+
+def test_rotary_factors_that_change_with_length_keep_a_prefix_that_cannot_cross(models: SmallModels) -> None:
+    target = target_of(tiny("phi3"), models.base.tokenizer, max_tokens=8)  # other factors beyond 30 tokens
+    with torch.no_grad():
+        kept = [length for length in range(2, 40) if isinstance(target.key_values(torch.arange(length)), KeyValues)]
+    assert kept == [*range(2, 22), *range(31, 40)]  # a record of 8 tokens, and one of the prefix's that it may bring
 
 
 def test_asked_counts_padding_and_prefix(models: SmallModels, sequences: list[TokenSequence]) -> None:

@@ -175,6 +175,28 @@ def test_an_adapter_with_damaged_files(adapter: Path) -> None:
         load_language_model(str(adapter), CPU)
 
 
+def test_a_pickled_adapter_is_refused_unread(adapter: Path, tmp_path: Path) -> None:
+    (adapter / "adapter_model.safetensors").unlink()
+    torch.save({"weight": Planted(tmp_path / "marker")}, adapter / "adapter_model.bin")
+    with pytest.raises(TargetError, match=r"found: +adapter_model\.bin[\s\S]*pickled weights \(\.bin\) are refused"):
+        load_language_model(str(adapter), CPU)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_an_adapter_folder_without_weights_is_not_sought_on_the_hub(
+    adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: object, **named: object) -> bool:
+        pytest.fail(f"the hub was asked: {named}")
+
+    monkeypatch.setattr("peft.utils.save_and_load.file_exists", asked)
+    monkeypatch.setattr("peft.utils.save_and_load.hf_hub_download", asked)
+    (adapter / "adapter_model.safetensors").unlink()
+    (adapter / "training_args.bin").touch()  # of a trainer; holds no weights
+    with pytest.raises(TargetError, match=r"expected: adapter_model\.safetensors[\s\S]*copy the files again"):
+        load_language_model(str(adapter), CPU)
+
+
 def test_an_adapter_that_leaves_weights_out(adapter: Path) -> None:
     weights = load_file(adapter / "adapter_model.safetensors")
     del weights[next(name for name in weights if "lora_B" in name)]

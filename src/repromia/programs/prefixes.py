@@ -13,6 +13,7 @@ from repromia.programs import Binding, Target, weights_of
 from repromia.records import Records, content_digest
 from repromia.signals import TokenSignals
 from repromia.targets.endpoint import EndpointModel
+from repromia.targets.tokens import TokenSequence
 
 BORDER = 4  # tokens at a record's beginning that a text in front may cut otherwise
 
@@ -22,7 +23,8 @@ class TextPrefix:
     """Token ids in front of every record.
 
     The record's own tokens are scored, the same ones as without the prefix: where the tokenizer begins texts
-    with a BOS token, the prefix takes its place (BOS, shots, record).
+    with a BOS token, the prefix takes its place (BOS, shots, record). A record that has none, as many chat templates
+    write none, follows the prefix whole.
     """
 
     ids: tuple[int, ...]
@@ -47,13 +49,20 @@ class TextPrefix:
         """Signals of the records behind the prefix, which is read once. Raises AttackError without weights."""
         target = weights_of(target, "TextPrefix")
         sequences = target.encode(records.contents, records.ids)
-        front = self.ids
-        if target.encoder.bos is not None:
+        front, bos = self.ids, target.encoder.bos
+        if bos is not None:
             front, link = self.ids[:-1], self.ids[-1]
-            sequences = [replace(one, ids=np.concatenate([[link], one.ids[1:]])) for one in sequences]
+            sequences = [_linked(one, link, bos) for one in sequences]
         with torch.no_grad():
             prefix = target.key_values(torch.tensor(front))
         return (target.signals(sequences, prefix),)
+
+
+def _linked(sequence: TokenSequence, link: int, bos: int) -> TokenSequence:
+    """The record behind the prefix's last token, which stands in the place of its BOS, if it has one."""
+    if sequence.ids[0] == bos:
+        return replace(sequence, ids=np.concatenate([[link], sequence.ids[1:]]))
+    return TokenSequence(np.concatenate([[link], sequence.ids]), np.concatenate([[False], sequence.scored]))
 
 
 @dataclass(frozen=True)

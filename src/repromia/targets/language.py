@@ -21,7 +21,8 @@ from repromia.targets.fingerprint import model_fingerprint
 from repromia.targets.head import CHUNK_FLOATS, token_divergence, token_logprob, token_statistics
 from repromia.targets.output_head import find_head, own_logits
 from repromia.targets.prefix import KeyValues, cache_for_batch, read_key_values
-from repromia.targets.tokens import Encoder, TokenSequence
+from repromia.targets.rotary import factor_switches
+from repromia.targets.tokens import Encoder, TokenSequence, named
 
 Prefix = KeyValues | Tensor  # computed key/values, or (token, width) embeddings to put in front
 # How a batch of token ids (record, token), padded on the right, is asked: for each variant in turn the hidden states
@@ -139,9 +140,23 @@ class LanguageModel:
             "fingerprint": self.fingerprint,
         }
 
-    def encode(self, contents: Sequence[Content], ids: Sequence[str] | None = None) -> list[TokenSequence]:
-        """Token sequences of these contents (see `Encoder`)."""
-        return self.encoder.encode(contents, ids)
+    def encode(
+        self, contents: Sequence[Content], ids: Sequence[str] | None = None, *, keep_bare: bool = False
+    ) -> list[TokenSequence]:
+        """Token sequences of these contents (see `Encoder`). Raises TargetError for tokens that the model has not."""
+        sequences = self.encoder.encode(contents, ids, keep_bare=keep_bare)
+        known = len(self.model.get_input_embeddings().weight)
+        highest = [int(one.ids.max(initial=0)) for one in sequences]
+        foreign = [row for row, token in enumerate(highest) if token >= known]
+        if foreign:  # the embedding would end in an IndexError, on a GPU in one that names nothing
+            raise TargetError(
+                "The tokenizer has tokens that the model has not.",
+                expected=f"token ids below {known}, the rows of the model's embedding matrix",
+                found=f"ids up to {max(highest)} in {named(foreign, len(sequences), ids)}",
+                hint="give the tokenizer that the model was trained with; if tokens were added in training, the "
+                "checkpoint is to be saved after resize_token_embeddings",
+            )
+        return sequences
 
     def signals(self, sequences: Sequence[TokenSequence], prefix: Prefix | None = None) -> TokenSignals:
         """One forward pass over the sequences, behind an optional shared prefix.
@@ -149,13 +164,16 @@ class LanguageModel:
         Batches are sorted by length; the answer for a record does not depend on its batch mates.
         Raises TargetError where the model's answers are not finite or memory runs out on a single record.
         """
-        return self.ask(sequences, behind(prefix))[0]
+        return self.ask(sequences, behind(prefix), front=_length(prefix))[0]
 
-    def ask(self, sequences: Sequence[TokenSequence], way: Way) -> tuple[TokenSignals, ...]:
-        """The sequences asked in some way: signals of every variant. Batches and errors as in `signals`."""
+    def ask(self, sequences: Sequence[TokenSequence], way: Way, *, front: int = 0) -> tuple[TokenSignals, ...]:
+        """The sequences asked in some way: signals of every variant. Batches and errors as in `signals`.
+
+        front: tokens that the way puts in front of every record.
+        """
         rows: list[list[dict[str, Tensor]]] = [[] for _ in sequences]
         with self.asking(), torch.inference_mode():
-            for batch in self._batches(sequences):
+            for batch in self._batches(sequences, front):
                 self._ask_batch(sequences, batch, way, rows)
         lengths = [sequence.n_scored for sequence in sequences]
         return tuple(
@@ -204,7 +222,7 @@ class LanguageModel:
     ) -> Iterator[tuple[list[int], list[Float[Tensor, " token"]]]]:
         """Differentiable log-probabilities in batches: (rows, one vector a row). For learning a prefix."""
         with self.asking():
-            for batch in self._batches(sequences):
+            for batch in self._batches(sequences, _length(prefix)):
                 picked = [sequences[row] for row in batch]
                 ids, scored = self._padded(picked)
                 hidden = _predicting(next(behind(prefix)(self, ids)), scored)
@@ -251,9 +269,13 @@ class LanguageModel:
         """What the model remembers of a prefix, computed once.
 
         prefix: token ids (token,) or embeddings (token, width). Models without an expandable cache (state
-        space models) get the embeddings back and read them again in front of every record.
+        space models) get the embeddings back and read them again in front of every record; so do models that
+        read a prefix by other rotary factors when a long record follows.
         """
         embedded = self.embed(prefix) if prefix.dim() == 1 else prefix
+        most = len(embedded) + self.encoder.limit + 1  # a record may bring the prefix's last token along
+        if any(len(embedded) <= length < most for length in factor_switches(self.model.config)):
+            return embedded
         with self.asking():
             output = self.model(inputs_embeds=embedded[None].to(self.embeddings.dtype), use_cache=True)
         self.asked += len(embedded)
@@ -318,14 +340,21 @@ class LanguageModel:
             for module in training:
                 module.training = True
 
-    def _batches(self, sequences: Sequence[TokenSequence]) -> Iterator[list[int]]:
-        """Rows in batches of like length, at most `batch_tokens` padded tokens each."""
+    def _batches(self, sequences: Sequence[TokenSequence], front: int) -> Iterator[list[int]]:
+        """Rows in batches of like length, at most `batch_tokens` padded tokens each.
+
+        front: tokens in front of every record. A batch's longest record sets its rotary factors where a model has
+        several: records that are read by others alone are kept apart.
+        """
+        switches = factor_switches(self.model.config)
         order = sorted(range(len(sequences)), key=lambda row: (-len(sequences[row].ids), row))
+        factors = [sum(front + len(one.ids) > length for length in switches) for one in sequences]
         at = 0
         while at < len(order):
             room = max(1, self.batch_tokens // len(sequences[order[at]].ids))
-            yield order[at : at + room]
-            at += room
+            batch = [row for row in order[at : at + room] if factors[row] == factors[order[at]]]
+            yield batch
+            at += len(batch)
 
 
 def behind(prefix: Prefix | None) -> Way:
@@ -341,6 +370,10 @@ def behind(prefix: Prefix | None) -> Way:
             yield target.hidden(input_ids=ids)
 
     return way
+
+
+def _length(prefix: Prefix | None) -> int:
+    return 0 if prefix is None else len(prefix)
 
 
 def _predicting(hidden: Tensor, scored: Tensor) -> Float[Tensor, "row width"]:

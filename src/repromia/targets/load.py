@@ -214,6 +214,7 @@ def _load_adapter(folder: Path, options: LoadOptions) -> tuple[Any, Any]:
             found=f"base_model_name_or_path = {base!r}",
             hint="name it with --base (a folder, or a hub id to download)",
         )
+    _check_adapter_weights(folder)
     model = _load_model(base, options)
     try:
         with quiet(), warnings.catch_warnings():
@@ -227,6 +228,20 @@ def _load_adapter(folder: Path, options: LoadOptions) -> tuple[Any, Any]:
         ) from error
     own = (folder / "tokenizer_config.json").is_file()
     return model.eval().requires_grad_(False), _load_tokenizer(str(folder) if own else base, options)
+
+
+def _check_adapter_weights(folder: Path) -> None:
+    """Without safetensors PEFT would read a pickle, or ask the hub for a repository of the folder's name."""
+    if (folder / "adapter_model.safetensors").is_file():
+        return
+    hint = "copy the files again, or name the folder that save_pretrained wrote"
+    pickled = (folder / "adapter_model.bin").is_file()
+    raise TargetError(
+        f"The adapter {str(folder)!r} has no weights that can be loaded.",
+        expected="adapter_model.safetensors beside adapter_config.json",
+        found="adapter_model.bin" if pickled else "adapter_config.json alone",
+        hint=checkpoint_hint(folder, hint) if pickled else hint,
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 
 from repromia.errors import RecordsError, TargetError
 from repromia.records import Chat, Completion, Content
+from repromia.targets.chats import UnusableChat, assistant_tokens, chat_text, common_prefix
 
 LossOn = Literal["auto", "all", "completion"]
 
@@ -56,17 +57,35 @@ class Encoder:
         """Ids of a text without special tokens."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-    def encode(self, contents: Sequence[Content], ids: Sequence[str] | None = None) -> list[TokenSequence]:
-        """One sequence a content. Raises RecordsError where nothing of a record can be scored."""
+    def encode(
+        self, contents: Sequence[Content], ids: Sequence[str] | None = None, *, keep_bare: bool = False
+    ) -> list[TokenSequence]:
+        """One sequence a content.
+
+        Raises RecordsError where the chat template refuses a record or leaves out an assistant's turn, and, unless
+        `keep_bare`, where nothing of a record can be scored.
+        """
         bos = self.bos
-        sequences = [self._encode_one(content, bos) for content in contents]
+        sequences: list[TokenSequence] = []
+        unusable: dict[int, str] = {}
+        for row, content in enumerate(contents):
+            try:
+                sequences.append(self._encode_one(content, bos))
+            except UnusableChat as reason:
+                unusable[row] = str(reason)
+        if unusable:
+            raise RecordsError(
+                "The tokenizer's chat template does not take some records as they are.",
+                expected="chats that the template accepts, and writes with all that the assistant says",
+                found=f"{named(list(unusable), len(contents), ids)}; {next(iter(unusable.values()))}",
+                hint="bring these chats into the form that the model was trained on, or leave them out",
+            )
         bare = [row for row, sequence in enumerate(sequences) if sequence.n_scored == 0]
-        if bare:
-            named = [ids[row] if ids else str(row) for row in bare[:5]]
+        if bare and not keep_bare:
             raise RecordsError(
                 "Some records leave no token to score.",
                 expected="at least one scored token a record (two tokens where the tokenizer adds no BOS)",
-                found=f"{len(bare)} of {len(sequences)} records, first: {', '.join(named)}",
+                found=named(bare, len(sequences), ids),
                 hint="remove these records, or raise --max-tokens where a prompt fills the context",
             )
         return sequences
@@ -78,7 +97,7 @@ class Encoder:
                 counted = [True] * len(body)
             case Completion(prompt, completion):
                 body = self.plain_ids(prompt + completion)
-                start = _common_prefix(self.plain_ids(prompt), body)
+                start = common_prefix(self.plain_ids(prompt), body)
                 counted = [self.loss_on == "all" or at >= start for at in range(len(body))]
             case Chat():
                 return self._chat(content)
@@ -94,34 +113,19 @@ class Encoder:
         return TokenSequence(np.asarray(ids[: self.limit], dtype=np.int64), scored)
 
     def _chat(self, chat: Chat) -> TokenSequence:
-        """The tokenizer's own chat template; assistant turns found by the length of what comes before them."""
+        """By the tokenizer's own chat template."""
         if not getattr(self.tokenizer, "chat_template", None):
             raise TargetError(
                 "The records are chats, and the tokenizer has no chat template.",
                 hint="save the training template with the tokenizer, or give the records as plain text",
             )
         messages = [{"role": role, "content": text} for role, text in chat.turns]
-        ids = self._template(messages, prompt=False)
         if self.loss_on == "all":
+            ids = self.plain_ids(chat_text(self.tokenizer, messages))
             return self._cut(ids, [True] * len(ids))
-        counted = [False] * len(ids)
-        for turn, message in enumerate(messages):
-            if message["role"] == "assistant":
-                start = _common_prefix(self._template(messages[:turn], prompt=True), ids) if turn else 0
-                stop = _common_prefix(self._template(messages[: turn + 1], prompt=False), ids)
-                counted[start:stop] = [True] * (stop - start)
-        return self._cut(ids, counted)
-
-    def _template(self, messages: list[dict[str, str]], *, prompt: bool) -> list[int]:
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
-        return self.plain_ids(text)
+        return self._cut(*assistant_tokens(self.tokenizer, self.plain_ids, messages))
 
 
-def _common_prefix(head: list[int], ids: list[int]) -> int:
-    """How many leading tokens the two share (a merge across the border makes it shorter than `head`)."""
-    shared = 0
-    for left, right in zip(head, ids, strict=False):
-        if left != right:
-            break
-        shared += 1
-    return shared
+def named(rows: Sequence[int], total: int, ids: Sequence[str] | None) -> str:
+    """These of `total` records, the first by their ids (or their numbers)."""
+    return f"{len(rows)} of {total} records, first: {', '.join(ids[row] if ids else str(row) for row in rows[:5])}"
