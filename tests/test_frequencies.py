@@ -42,3 +42,9 @@ def test_a_corpus_in_which_no_token_counts_is_an_error(text: str, binding: Bindi
     (tmp_path / "corpus.txt").write_text(text)
     with pytest.raises(AttackError, match="no token to count"):
         token_frequencies(binding, corpus=str(tmp_path / "corpus.txt"))
+
+
+def test_a_corpus_that_is_no_text_is_an_error(binding: Binding, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(AttackError, match="cannot be read"):
+        token_frequencies(binding, corpus=str(tmp_path / "corpus.txt"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from repromia.errors import AttackError
+from repromia.errors import AttackError, said
 from repromia.programs import Binding
 
 if TYPE_CHECKING:
@@ -46,7 +46,12 @@ def token_frequencies(binding: Binding, *, corpus: str = "") -> TokenFrequencies
         path = Path(corpus)
         if not path.is_file():
             raise AttackError(f"The corpus {corpus!r} is not a file.", expected="a UTF-8 text file")
-        contents = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        try:
+            contents = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise AttackError(
+                f"The corpus {corpus!r} cannot be read.", expected="a UTF-8 text file", found=said(error)
+            ) from error
         used: frozenset[str] = frozenset()
     else:
         nonmembers = binding.fit.nonmembers()
