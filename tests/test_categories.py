@@ -80,6 +80,32 @@ def test_records_say_their_length_and_class() -> None:
     facts: dict[str, object] = {"digest": "", "facts": None}
     captioned = Records(ids, tuple(Picture(caption=f"caption {row}", **facts) for row in range(200)), ids)  # type: ignore[arg-type]
     assert own_categories(captioned) == {}  # a caption each is no class
+    few = Records(ids, tuple(Picture(caption=f"Jane {row % 3}", **facts) for row in range(200)), ids)  # type: ignore[arg-type]
+    assert own_categories(few)["class"][:2] == ["Jane 0", "Jane 1"]
+    assert own_categories(few, classes=False) == {}  # nor captions that few pictures share
+
+
+def test_captions_stay_out_of_results(tmp_path: Path) -> None:
+    """A generative model's captions are personal, also where many pictures share a few of them."""
+    import repromia
+    from repromia.targets.pipelines import wrap_callable
+
+    pixels = np.random.default_rng(0).integers(0, 255, (100, 8, 8, 3), dtype=np.uint8)
+    sides = [[{"image": one, "text": f"x-ray of Jane Doe {at % 2}"} for at, one in enumerate(part)]
+             for part in (pixels[:50], pixels[50:])]  # fmt: skip
+    target = wrap_callable(lambda x, t: x * 0.5, shape=(3, 8, 8))
+    result = repromia.audit(
+        target,
+        repromia.load_records(*sides),
+        out=tmp_path,
+        attacks="sima:t=100",
+        controls=False,
+        bootstrap=200,
+        fit=0.3,
+        select=0.3,
+    )
+    assert result.slices == ()
+    assert "Jane Doe" not in (tmp_path / "result.json").read_text()
 
 
 @pytest.mark.slow

@@ -13,15 +13,18 @@ import pytest
 from PIL import Image
 
 from classifier_models import CLASSES, DIGITS, IMAGES
+from repromia.categories import read_categories
 from repromia.class_records import (
     class_name,
     class_records_from_objects,
     read_class_records,
     read_labelled_class_records,
 )
+from repromia.config import AuditConfig
 from repromia.errors import RecordsError
 from repromia.pictures import read_pictures
 from repromia.records import Example, LabelledRecords, Picture, TableRow, class_of
+from repromia.sources import read_records
 
 ROWS: list[dict[str, Any]] = [{"age": 30 + at, "size": at / 3, "y": at % 3} for at in range(12)]
 TEXTS: list[dict[str, Any]] = [
@@ -94,6 +97,39 @@ def test_features_are_matched_by_name() -> None:
     found = class_records_from_objects(ROWS[:6], turned, class_field="y")
     assert found.records.contents == class_records_from_objects(ROWS[:6], ROWS[6:], class_field="y").records.contents
     assert "'weight'" in refused(ROWS[:6], [row | {"weight": 1} for row in ROWS[6:]])
+    assert names(found) == ("age", "size")
+
+
+def names(labelled: LabelledRecords) -> tuple[str, ...]:
+    """Of the features of the first record."""
+    first = labelled.records.contents[0]
+    assert isinstance(first, TableRow)
+    return first.names
+
+
+def test_data_frames_keep_the_names_of_their_columns() -> None:
+    frame = polars.DataFrame({"id": [1.0, 2, 3], "class": [4.0, 5, 6]})  # columns of X are features, however called
+    turned = frame.select("class", "id")
+    found = class_records_from_objects((frame, [0, 1, 0]), (frame + 1, [1, 0, 1]))
+    assert names(found) == ("id", "class")
+    assert found.records.ids[0] == "m0"
+    assert names(class_records_from_objects((frame.to_numpy(), [0, 1, 0]), (frame + 1, [1, 0, 1]))) == ()
+    with pytest.raises(RecordsError, match="another order"):
+        class_records_from_objects((frame, [0, 1, 0]), (turned, [1, 0, 1]))
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_fields_to_slice_by_are_no_features(tmp_path: Path, labelled: bool) -> None:
+    rows = [row | {"source": "ab"[at % 2], "year": 1990 + at, "in": at % 2} for at, row in enumerate(ROWS)]
+    sides: dict[str, Any] = {"data": str(written(tmp_path / "all.csv", rows)), "label": "in"}
+    if not labelled:
+        sides = {name: written(tmp_path / f"{name}.csv", [{**row, "in": 0} for row in part])
+                 for name, part in (("members", rows[:6]), ("nonmembers", rows[6:]))}  # fmt: skip
+    beside = ("source", "year") if labelled else ("source", "year", "in")
+    config = AuditConfig(model="m", out=tmp_path, class_field="y", slice=beside, **sides)
+    found = read_records(config)
+    assert names(found) == ("age", "size")
+    assert set(read_categories(config, found.records)) == set(beside)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +137,7 @@ def test_features_are_matched_by_name() -> None:
     [
         ({"age": float("nan")}, "NaN or infinite numbers in 1 of 6 rows (row 3)"),
         ({"size": float("inf")}, "in 'size'"),
+        ({"age": 10**400}, "NaN or infinite numbers in 1 of 6 rows (row 3)"),
         ({"age": None}, "'age' holds no number in 1 of 6 rows (row 3)"),
         ({"age": "old"}, "'age' holds no number"),
         ({"age": [1]}, "1 × list"),

@@ -346,6 +346,31 @@ def test_captions_for_some_only(tmp_path: Path) -> None:
     assert "named more than once" in refused(lambda: read_pictures(members, nonmembers))
 
 
+def test_a_folder_of_links_to_folders_is_one_of_images(tmp_path: Path) -> None:
+    """Read as anything else, or without what is behind the links, classes would be missing unseen."""
+    folder_of(tmp_path / "store/cat", noise(2, 31))
+    (tmp_path / "train/.cache").mkdir(parents=True)
+    (tmp_path / "train/.cache/old").symlink_to(tmp_path / "store")
+    assert not holds_pictures(tmp_path / "train")
+    (tmp_path / "train/cat").symlink_to(tmp_path / "store/cat")
+    assert holds_pictures(tmp_path / "train")
+    nonmembers = folder_of(tmp_path / "held/cat", noise(2, 32)).parent
+    message = refused(lambda: read_pictures(tmp_path / "train", nonmembers, caption="folder"))
+    assert "1 folders in it are links" in message
+    assert "cat" in message
+
+
+def test_a_path_is_no_pattern_of_paths(tmp_path: Path) -> None:
+    pixels = [encoded(one) for one in noise(3, 33)]
+    path, other = tmp_path / "pool [a]*.parquet", tmp_path / "pool a.parquet"
+    polars.DataFrame({"text": ["a"]}).write_parquet(other)
+    buffer = io.BytesIO()
+    polars.DataFrame({"image": pixels}).write_parquet(buffer)
+    path.write_bytes(buffer.getvalue())
+    assert holds_pictures(path)
+    assert len(read_pictures(path, folder_of(tmp_path / "n", noise(2, 34)))) == 5
+
+
 def test_texts_are_not_taken_for_pictures(tmp_path: Path) -> None:
     folder_of(tmp_path / "m", noise(1, 25))
     texts = {

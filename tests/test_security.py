@@ -193,8 +193,12 @@ def test_links_out_of_a_folder_of_images_are_refused(tmp_path: Path) -> None:
         read_pictures(members, others)
     assert "20.png" not in str(refused.value)
     (members / "9.png").unlink()
-    (members / "more").symlink_to(private.parent)  # folders behind links are not entered
-    assert len(read_pictures(members, others)) == 7
+    (members / "more").symlink_to(private.parent)
+    (members / "again").symlink_to(members)
+    with pytest.raises(RecordsError, match=r"(?s)2 folders in it are links.*again, more.*cp -rL"):
+        read_pictures(members, others)
+    for name in ("more", "again"):
+        (members / name).unlink()
     (members / "round.png").symlink_to("round.png")
     with pytest.raises(RecordsError, match="cannot be read"):
         read_pictures(members, others)

@@ -17,6 +17,7 @@ from repromia.records import Records, joined
 from repromia.scoring import named_programs, programs_asked
 from repromia.signals import Signals
 from repromia.store import Store
+from repromia.targets.diffusion import DiffusionModel
 from repromia.views import Cost, Views
 
 if TYPE_CHECKING:
@@ -39,8 +40,12 @@ class Where:
 
 
 def views_of(target: Target, reference: Target | None, judge: Judge, settings: Settings, where: Where) -> Views:
-    """Views of all records by a target, stored and counted in `where`."""
+    """Views of all records by a target, stored and counted in `where`. Raises TargetError for a target that needs
+    captions where no record has one."""
     records = joined(all_records(judge.roles), where.unlabelled)
+    for one in (target, reference):
+        if isinstance(one, DiffusionModel):
+            one.check_records(records.contents)
     roles = judge.roles
     binding = Binding(target, roles.fit, roles.select, settings.seed, where.progress, longest=0, memory=where.samples)
     views = Views(

@@ -88,15 +88,18 @@ def _is_number(value: str) -> bool:
         return False
 
 
-def slice_figures(headline: str, scores: Scores | None, judge: Judge, given: Categories) -> tuple[SliceFigures, ...]:
+def slice_figures(
+    headline: str, scores: Scores | None, judge: Judge, given: Categories, *, classes: bool = True
+) -> tuple[SliceFigures, ...]:
     """The headline attack on every kind of eval records: those given, bands of length, classes.
 
-    scores: of all records; None where the headline could not be measured. Most exposed first, untested last.
+    scores: of all records; None where the headline could not be measured. classes: whether what stands beside a
+    picture is its class. Most exposed first, untested last.
     """
     if scores is None:
         return ()
     measured = judge.roles.eval
-    kinds = own_categories(measured) | {
+    kinds = own_categories(measured, classes=classes) | {
         field: [_known(values, name, field) for name in measured.ids] for field, values in given.items()
     }
     kinds = {name: values for name, values in kinds.items() if len(set(values)) > 1}
@@ -116,13 +119,17 @@ def _known(values: Mapping[str, str], name: str, field: str) -> str:
     return values[name]
 
 
-def own_categories(records: Records) -> dict[str, list[str]]:
-    """What records say of themselves: their length in characters (texts) and their class."""
+def own_categories(records: Records, *, classes: bool = True) -> dict[str, list[str]]:
+    """What records say of themselves: their length in characters (texts) and their class.
+
+    classes: False where they name none, as pictures that generative models are asked for: captions are personal, and
+    values of a slice stand in results.
+    """
     found: dict[str, list[str]] = {}
     if all(isinstance(one, str | Chat | Completion | Example) for one in records.contents):
         texts = (one.text if isinstance(one, Example) else as_text(one) for one in records.contents)
         found[LENGTH] = bands(np.array([float(len(text)) for text in texts]))
-    classes = [class_of(one) for one in records.contents]
-    if all(classes) and len(set(classes)) <= MOST:  # captions are no classes
-        found[CLASS] = classes
+    named = [class_of(one) for one in records.contents] if classes else []
+    if named and all(named) and len(set(named)) <= MOST:
+        found[CLASS] = named
     return found

@@ -20,20 +20,26 @@ from repromia.rows import Table, read_rows, rows_of_objects
 
 
 def read_class_records(
-    members: str | Path, nonmembers: str | Path, *, class_field: str, text: str | None = None, group: str | None = None
+    members: str | Path,
+    nonmembers: str | Path,
+    *,
+    class_field: str,
+    text: str | None = None,
+    group: str | None = None,
+    aside: Sequence[str] = (),
 ) -> LabelledRecords:
     """Members and non-members with their classes, from two sources (formats: `repromia.rows`, `repromia.pictures`).
 
     class_field: the field of the class, a string or a whole number; of a folder of images, `folder` is the name of the
     folder that each lies in. text: the field of the text; found by itself where one is called so or only one holds
-    strings. Without a text, every other field but id and group is a feature, and must hold numbers. Ids and order as
-    in `repromia.readers.read_members`.
+    strings. Without a text, every other field but id, group and those in `aside` is a feature, and must hold numbers.
+    Ids and order as in `repromia.readers.read_members`.
 
     Raises RecordsError, without record text, for anything that cannot be read or audited.
     """
     if text is None and (holds_pictures(members) or holds_pictures(nonmembers)):
         return read_pictures(members, nonmembers, caption=class_field, group=group)
-    return _join((read_rows(members), read_rows(nonmembers)), class_field, text, group)
+    return _join((read_rows(members), read_rows(nonmembers)), class_field, text, group, aside)
 
 
 def class_records_from_objects(
@@ -47,21 +53,29 @@ def class_records_from_objects(
     """`read_class_records` for lists of dicts, data frames of polars, and pairs (X, y).
 
     X: numbers (record, feature), images (record, height, width[, channel]) as uint8 or floats in [0, 1], or a list of
-    strings; y: the classes.
+    strings; y: the classes. Of a data frame of numbers the names of its columns are kept.
     """
+    names: tuple[str, ...] | None = None
     if isinstance(members, tuple) and isinstance(nonmembers, tuple):
         sides = _paired("members", members, class_field), _paired("nonmembers", nonmembers, class_field)
         if all(_is_images(one) for one in sides):
             return pictures_from_objects(*sides, image="image", caption=class_field)
+        names = _column_names(members[0], nonmembers[0])
         members, nonmembers = sides
     elif text is None and (holds_pictures(members) or holds_pictures(nonmembers)):
         return pictures_from_objects(members, nonmembers, caption=class_field, group=group)
     tables = rows_of_objects("members", members), rows_of_objects("nonmembers", nonmembers)
-    return _join(tables, class_field, text, group)
+    return _join(tables, class_field, text, group, names=names)
 
 
 def read_labelled_class_records(
-    data: str | Path, *, label: str, class_field: str, text: str | None = None, group: str | None = None
+    data: str | Path,
+    *,
+    label: str,
+    class_field: str,
+    text: str | None = None,
+    group: str | None = None,
+    aside: Sequence[str] = (),
 ) -> LabelledRecords:
     """Records of both sides from one source; the field `label` says which are members (see `read_labelled`)."""
     if class_field == label:
@@ -75,7 +89,7 @@ def read_labelled_class_records(
         return read_labelled_pictures(data, label=label, caption=class_field, group=group)
     table = read_rows(data)
     member = labels_of(table, label)
-    (records,) = _records((table,), ("r",), class_field, text, group, label)
+    (records,) = _records((table,), ("r",), class_field, text, group, (label, *aside))
     return _checked(records, member)
 
 
@@ -86,11 +100,19 @@ def class_name(value: object) -> str:
     return str(value)
 
 
-def _join(tables: Sequence[Table], class_field: str, text: str | None, group: str | None) -> LabelledRecords:
+def _join(
+    tables: Sequence[Table],
+    class_field: str,
+    text: str | None,
+    group: str | None,
+    aside: Sequence[str] = (),
+    *,
+    names: tuple[str, ...] | None = None,
+) -> LabelledRecords:
     for side, table in zip(("members", "non-members"), tables, strict=True):
         if not table.rows:
             raise RecordsError(f"{table.source}: no records", expected=f"at least one of the {side}", found="none")
-    first, second = _records(tables, ("m", "n"), class_field, text, group)
+    first, second = _records(tables, ("m", "n"), class_field, text, group, aside, names=names)
     both = Records(first.ids + second.ids, first.contents + second.contents, first.groups + second.groups)
     return _checked(both, np.arange(len(both)) < len(first))
 
@@ -101,15 +123,17 @@ def _records(
     class_field: str,
     text: str | None,
     group: str | None,
-    label: str | None = None,
+    aside: Sequence[str] = (),
+    *,
+    names: tuple[str, ...] | None = None,
 ) -> list[Records]:
-    """The records of every table, all read by the same fields."""
+    """The records of every table, all read by the same fields. names: of features, where fields are not called so."""
     for table in tables:
         require_field(table, class_field, "class")
         if text is not None:
             require_field(table, text, "text")
-    aside = {"id", class_field, group, label}
-    columns = [[name for name in fields_of(table) if name not in aside] for table in tables]
+    others = {"id", class_field, group, *aside} - {text}
+    columns = [[name for name in fields_of(table) if name not in others] for table in tables]
     field = text or _text_field(tables[0], columns[0])
     if field is None and any(set(one) != set(columns[0]) for one in columns):
         differing = set(columns[0]) ^ set(columns[-1])
@@ -128,7 +152,8 @@ def _records(
             contents = [Example(one, name) for one, name in zip(_texts(table, field), classes, strict=True)]
         else:
             rows = _numbers(table, columns[0]).tolist()
-            contents = [TableRow(tuple(row), name) for row, name in zip(rows, classes, strict=True)]
+            features = tuple(columns[0]) if names is None else names
+            contents = [TableRow(tuple(row), name, features) for row, name in zip(rows, classes, strict=True)]
         ids = (
             names_of(table, "id") if has_field(table, "id") else tuple(f"{prefix}{row}" for row in range(len(classes)))
         )
@@ -167,7 +192,10 @@ def _all_numbers(table: Table, name: str) -> bool:
 def _number(value: object) -> float | None:
     """Of a number, or of a string that is one (csv)."""
     if isinstance(value, int | float | np.integer | np.floating | np.bool_):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # whole numbers of JSON have no end
+            return float("inf")
     if isinstance(value, str):
         try:
             return float(value) if "_" not in value else None
@@ -278,6 +306,19 @@ def _paired(source: str, pair: tuple[Any, ...], class_field: str) -> list[dict[s
         expected="numbers (record, feature), images (record, height, width[, channel]), or a list of strings",
         found=f"shape {values.shape}, dtype {values.dtype}" if values.ndim else type(given).__name__,
     )
+
+
+def _column_names(members: Any, nonmembers: Any) -> tuple[str, ...]:
+    """Of the columns of two data frames; none for arrays. Raises RecordsError where one differs from the other."""
+    first, second = (tuple(map(str, getattr(one, "columns", ()))) for one in (members, nonmembers))
+    if first and second and first != second:
+        raise RecordsError(
+            "nonmembers: other columns than members",
+            expected="the same columns in the same order",
+            found=shown_names(sorted(set(first) ^ set(second))) if set(first) != set(second) else "another order",
+            hint="choose the columns of both frames by name",
+        )
+    return first if first == second and len(set(first)) == len(first) else ()
 
 
 def _is_images(rows: Sequence[Mapping[str, Any]]) -> bool:

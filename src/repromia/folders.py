@@ -27,9 +27,9 @@ def write_audit(done: Audit, folder: Path, *, redact: bool) -> None:
     from repromia.report import RocPoints, Spread, render_html
     from repromia.transfer import save_heads
 
-    for name, own in (("programs", {"format", "kind"}), ("heads", {"format", "weights", "columns"})):
+    for name, keys in (("programs", {"format", "kind"}), ("heads", {"format", "weights", "columns"})):
         with saving(folder / name):  # of another audit in this folder: they would be carried over with these
-            _clear(folder / name, own)
+            _clear(folder / name, keys)
     learned_on = [at for at, role in enumerate(done.roles) if role != "eval"]
     with saving(folder / "programs"):
         for name, program in done.programs.items():

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from repromia.own_code import sources
 from repromia.targets.fingerprint import add_weights
 
 
 def described(value: Any) -> str:
     """Text that changes with the code behind a callable and with the values that it refers to.
 
-    The source is that of the whole module, so that a changed helper counts; what other modules do does not.
+    The source is that of the whole module, so that a changed helper counts, and of those of the user's own modules
+    that it takes something from; what installed modules do does not.
     """
     if isinstance(value, partial):
         return repr((described(value.func), [_valued(one) for one in value.args], _all_valued(value.keywords)))
@@ -24,6 +26,8 @@ def described(value: Any) -> str:
         return repr((described(value.__func__), _valued(value.__self__)))
     kind = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
     parts = [f"{kind.__module__}.{kind.__qualname__}", _source(kind)]
+    module = inspect.getmodule(kind)
+    parts += sources(module) if module is not None else []
     if inspect.isfunction(value):
         refers, named_defaults = inspect.getclosurevars(value), value.__kwdefaults__ or {}
         parts.append(repr([_valued(one) for one in value.__defaults__ or ()]))
@@ -43,6 +47,8 @@ def _source(kind: Any) -> str:
 
 
 def _valued(value: Any) -> str:
+    if isinstance(value, partial):  # its text holds an address
+        return described(value)
     if inspect.ismodule(value) or inspect.isclass(value) or inspect.isroutine(value):
         return getattr(value, "__qualname__", "") or str(value.__name__)
     hasher = blake2b(digest_size=16)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from repromia.config import AuditConfig
 from repromia.errors import ConfigError
+from repromia.own_code import code_named
 from repromia.progress import Progress
 from repromia.records import LabelledRecords, Picture, Records
 from repromia.sources import modality_of
@@ -164,10 +165,12 @@ def shadow_models(config: AuditConfig, target: Target, records: Records) -> Shad
     options = replace(_classifier_options(config), classes=classes, weights="", **reading(target.reader))
     one = records.take([0])
     if config.shadow_folder:
+        from repromia.function_key import described
         from repromia.shadow_files import SavedShadows
 
-        load = partial(_load_shadow, model=config.model, options=options, records=one)
-        return SavedShadows(Path(config.shadow_folder), behind_the_same(load, target), classes)
+        load = behind_the_same(partial(_load_shadow, model=config.model, options=options, records=one), target)
+        key = f"{described(load)} {code_named(config.model)}"  # loaded with the target
+        return SavedShadows(Path(config.shadow_folder), load, classes, key)
     alone = partial(wrap_classifier, records=one, options=replace(options, answer=""), name="shadow model")
     wrap = behind_the_same(alone, target)
     return TrainedShadows(config.shadow_training, wrap, config.shadow_models, config.seed, classes, config.cluster)

@@ -40,7 +40,7 @@ def holds_pictures(source: object) -> bool:
         if path.is_dir():
             if any((path / name).is_file() for name in _SAVED):
                 return any(map(_describes_images, path.glob("**/dataset_info.json")))
-            return next(_image_files(path), None) is not None
+            return next(_image_files(path), None) is not None or any(map(_directly_has_images, _linked_folders(path)))
         if not path.is_file():
             return path.suffix not in SUFFIXES and _hub_has_images(str(source))
         match path.suffix.lower():
@@ -145,7 +145,7 @@ def _parquet_has_images(path: Path) -> bool:
     import polars
 
     try:
-        row = polars.scan_parquet(path).head(1).collect().to_dicts()
+        row = polars.scan_parquet(path, glob=False).head(1).collect().to_dicts()
     except (polars.exceptions.PolarsError, OSError):
         return False
     return any(looks_like_image(value, path.parent) for value in row[0].values()) if row else False
@@ -169,8 +169,27 @@ def _image_files(folder: Path) -> Iterator[Path]:
         yield from (Path(here, name) for name in names if name.lower().endswith(SUFFIXES) and not name.startswith("."))
 
 
+def _linked_folders(folder: Path) -> Iterator[Path]:
+    """Links to folders, which may lead anywhere and back: nothing behind them is read."""
+    for here, inside, _ in os.walk(folder):
+        inside[:] = [name for name in inside if not name.startswith(".")]
+        yield from (path for name in inside if (path := Path(here, name)).is_symlink())
+
+
+def _directly_has_images(folder: Path) -> bool:
+    return any(one.name.lower().endswith(SUFFIXES) and not one.name.startswith(".") for one in folder.iterdir())
+
+
 def _folder(folder: Path) -> Table:
     """One row per image file, sorted by its path; `id` is that path. Metadata and sidecar texts are joined in."""
+    linked = sorted(path.relative_to(folder).as_posix() for path in _linked_folders(folder))
+    if linked:
+        raise RecordsError(
+            f"{folder}: {len(linked)} folders in it are links",
+            expected="image files in the folder itself",
+            found=_first_five(linked),
+            hint="copy them in place of the links: cp -rL",
+        )
     files = {path.relative_to(folder).as_posix(): path for path in _image_files(folder)}
     if not files:
         raise RecordsError(
@@ -184,7 +203,7 @@ def _folder(folder: Path) -> Table:
         raise RecordsError(
             f"{folder}: {len(outside)} images are links to files outside the folder",
             expected="image files in the folder itself",
-            found=", ".join(sorted(outside)[:5]) + (", …" if len(outside) > 5 else ""),
+            found=_first_five(sorted(outside)),
             hint="copy them in place of the links: cp -rL",
         )
     known = _metadata(folder, files)
@@ -196,6 +215,10 @@ def _folder(folder: Path) -> Table:
             row["caption"] = _sidecar(sidecar)
         rows.append(row)
     return Table(str(folder), tuple(rows), tuple(range(1, len(rows) + 1)), FILE)
+
+
+def _first_five(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def _sidecar(path: Path) -> str:

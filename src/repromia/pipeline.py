@@ -151,7 +151,9 @@ def run_audit(
     alike = (*duplicates.repeated, *duplicates.excluded)
     epsilon = epsilon_figures(drawn, labelled, alike, judge, (named, known), settings.delta)
     with progress.step("kinds of records", None):
-        sliced = slice_figures(named, known, judge, canary_kinds(drawn, labelled) | dict(categories or {}))
+        kinds = canary_kinds(drawn, labelled) | dict(categories or {})
+        classes = target.modality in ("classifier", "graph")
+        sliced = slice_figures(named, known, judge, kinds, classes=classes)
     null, null_scores = _null(chosen, (reference, null_reference), where, judge, settings)
     rivals = {one.name: one.rival for one in supervised} | {name: rival for name, _, rival in transferred}
     with progress.step("paired differences", None):

@@ -51,10 +51,11 @@ class Example:
 
 @dataclass(frozen=True)
 class TableRow:
-    """Numbers and the class that a classifier was to give them."""
+    """Numbers and the class that a classifier was to give them. names: of the numbers, where their source has any."""
 
     values: tuple[float, ...]
     label: str
+    names: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)

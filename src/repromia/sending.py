@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from repromia.errors import ClusterError, said
+from repromia.own_code import is_own
 from repromia.records import Records
 
 SMALL = (int, float, str, bytes, bool, type(None))
@@ -113,12 +111,3 @@ def _within(value: Any, depth: int = 4) -> Iterator[Any]:
 def _own_module(value: Any) -> Any:
     module = sys.modules.get(str(getattr(value, "__module__", None)))
     return module if module is not None and is_own(module) else None
-
-
-def is_own(module: ModuleType) -> bool:
-    """Whether a module is the user's: neither installed nor a part of repromia or of Python."""
-    file = getattr(module, "__file__", None)
-    if file is None or module.__name__ == "__main__" or module.__name__.split(".")[0] == "repromia":
-        return False
-    paths = sysconfig.get_paths()
-    return not any(Path(file).is_relative_to(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib"))

@@ -37,9 +37,9 @@ def read_records(config: AuditConfig, on_skipped: Callable[[Sequence[str]], None
 
         if config.data:
             return read_labelled_class_records(
-                config.data, label=config.label, class_field=named, text=text, group=group
+                config.data, label=config.label, class_field=named, text=text, group=group, aside=config.slice
             )
-        return read_class_records(*sources, class_field=named, text=text, group=group)
+        return read_class_records(*sources, class_field=named, text=text, group=group, aside=config.slice)
     if config.data:
         return read_labelled(config.data, label=config.label, text=text, group=group)
     return read_members(config.members or "", config.nonmembers or "", text=text, group=group)

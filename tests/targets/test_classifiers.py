@@ -14,11 +14,12 @@ import pytest
 import skops.io
 import torch
 from safetensors.torch import load_file, save_file
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from torch import nn
@@ -45,7 +46,7 @@ from repromia.signals import ClassSignals
 from repromia.targets.classifier import Classifier
 from repromia.targets.classifier_loading import load_classifier
 from repromia.targets.classifier_options import ClassifierOptions
-from repromia.targets.classifiers import wrap_classifier
+from repromia.targets.classifiers import reading, wrap_classifier
 
 CPU = ClassifierOptions(device="cpu")
 
@@ -261,6 +262,20 @@ def test_images_are_resized_as_the_processor_does(tmp_path: Path) -> None:
         assert (reader.size, reader.resize, reader.edge) == (8, resize, edge), stated
     processor(tmp_path, do_normalize=False, size={"height": 8, "width": 9})
     assert "size in preprocessor_config.json" in refused(tmp_path)
+
+
+def test_a_model_of_reversed_channels_is_given_them(tmp_path: Path) -> None:
+    model = vit(tmp_path, channels=3)
+    processor(tmp_path, image_processor_type="MobileViTImageProcessor", size={"shortest_edge": 8}, crop_size=8)
+    coloured = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    records = class_records_from_objects((coloured[:20], CLASSES[:20]), (coloured[20:], CLASSES[20:40])).records
+    found = load_classifier(str(tmp_path), CPU, records)
+    bgr = torch.from_numpy(coloured[..., ::-1].copy()).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        expected = model(bgr).logits.double().log_softmax(1).numpy()
+    np.testing.assert_allclose(ask(found, records).logprobs, expected, atol=2e-6, rtol=1e-5)
+    shadow = wrap_classifier(model, records=records, options=ClassifierOptions(**reading(found.reader)))
+    assert shadow.reader == found.reader
 
 
 def test_the_middle_of_a_larger_image_is_kept(tmp_path: Path) -> None:
@@ -515,6 +530,55 @@ def test_an_estimator_that_was_fitted_on_a_data_frame() -> None:
     records = row_records().records
     signals = ask(wrap_classifier(model, records=records), records)
     np.testing.assert_allclose(np.exp(signals.logprobs), model.predict_proba(frame[:40]), atol=1e-6)
+
+
+def people(count: int, seed: int) -> polars.DataFrame:
+    """Three features of different size, of which two decide the class."""
+    rows = np.random.default_rng(seed).normal(size=(count, 3)) * [1, 1, 100]
+    return polars.DataFrame(rows, schema=["age", "height", "income"])
+
+
+def judged(frame: polars.DataFrame) -> list[int]:
+    return (frame["age"] + 0.05 * frame["income"] > 0).cast(int).to_list()
+
+
+@pytest.mark.parametrize("named", ["itself", "step"])
+def test_columns_in_another_order_are_put_in_the_estimators_own(named: str, tmp_path: Path) -> None:
+    model: Any = LogisticRegression()
+    if named == "step":
+        columns = [("one", StandardScaler(), ["income"]), ("other", "passthrough", ["age", "height"])]
+        model = make_pipeline(ColumnTransformer(columns), model)
+    fitted, one, two = people(300, 0), people(40, 1), people(40, 2)
+    model.fit(fitted, judged(fitted))
+    turned = [frame.select("income", "age", "height") for frame in (one, two)]
+    records = class_records_from_objects(*((part, judged(part)) for part in turned)).records
+    found = wrap_classifier(model, records=records)
+    expected = model.predict_proba(polars.concat([one, two]))
+    np.testing.assert_allclose(np.exp(ask(found, records).logprobs), expected, atol=1e-5)
+    straight = class_records_from_objects(*((part, judged(part)) for part in (one, two))).records
+    same = wrap_classifier(model, records=straight)
+    np.testing.assert_allclose(np.exp(ask(same, straight).logprobs), expected, atol=1e-5)
+    assert same.fingerprint != found.fingerprint  # the same numbers would be other features
+    nameless = class_records_from_objects(*((part.to_numpy(), judged(part)) for part in (one, two))).records
+    np.testing.assert_allclose(
+        np.exp(ask(wrap_classifier(model, records=nameless), nameless).logprobs), expected, atol=1e-5
+    )
+    if named == "itself":
+        skops.io.dump(model, tmp_path / "model.skops")
+        read = [load_classifier(str(tmp_path / "model.skops"), CPU, some) for some in (records, straight)]
+        np.testing.assert_allclose(np.exp(ask(read[0], records).logprobs), expected, atol=1e-5)
+        assert read[0].fingerprint != read[1].fingerprint
+
+
+def test_columns_of_other_names_are_refused() -> None:
+    frame = people(40, 0)
+    model = LogisticRegression().fit(frame, judged(frame))
+    other = frame.rename({"height": "size"})
+    records = class_records_from_objects((other[:20], judged(frame[:20])), (other[20:], judged(frame[20:]))).records
+    with pytest.raises(TargetError, match=r"(?s)'age', 'height', 'income'.*not 'height'; also 'size'.*rename"):
+        wrap_classifier(model, records=records)
+    model.feature_names_in_ = np.array(["Column_0", "Column_1", "Column_2"])  # as LightGBM calls those of an array
+    assert wrap_classifier(model, records=records).reader.shape == ("table", 3)
 
 
 def test_an_estimator_of_texts() -> None:

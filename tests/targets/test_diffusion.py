@@ -320,11 +320,19 @@ def test_records_that_cannot_be_asked() -> None:
     with pytest.raises(TargetError, match=r"(?s)not images.*1 of 3 records are text"):
         target.encode([*pictures(2), "a text"])
     with pytest.raises(TargetError, match=r"(?s)caption"):
-        wrapped(tiny("sd1")).encode(pictures(2))
+        wrapped(tiny("sd1")).check_records(pictures(2))
     with pytest.raises(TargetError, match="channels"):
         target.encode(pictures(1, channels=2))
     with pytest.raises(TargetError, match="another size"):
         wrapped(tiny("ddpm"), resize="refuse").encode(pictures(1, size=20))
+
+
+def test_a_part_may_have_no_captions_where_others_have() -> None:
+    target = wrapped(tiny("sd1"))
+    some = [*pictures(2, ["a cat"]), *pictures(1)]
+    target.check_records(some)
+    assert {len(one) for one in target.conditions(target.encode(some[2:])).values()} == {1}
+    wrapped(tiny("ddpm")).check_records(pictures(2))
 
 
 def test_a_part_is_remembered_until_the_next() -> None:

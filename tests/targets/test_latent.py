@@ -203,7 +203,7 @@ def test_captions_matter(name: str) -> None:
     x = question(target)
     assert not torch.allclose(target.noise(x, TIMES, own_), target.noise(x, TIMES, other), atol=1e-3)
     with pytest.raises(TargetError, match="records have none"):
-        target.encode(pictures(2))
+        target.check_records(pictures(2))
 
 
 @pytest.mark.parametrize("name", BUILDERS)

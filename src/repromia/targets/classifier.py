@@ -18,7 +18,7 @@ from repromia.records import Content, class_of
 from repromia.signals import ClassSignals
 from repromia.targets.class_answers import Answer, alike, logprobs_of
 from repromia.targets.classifier_forwards import ModuleForward
-from repromia.targets.fingerprint import add_weights
+from repromia.targets.fingerprint import add_computation, add_weights
 from repromia.targets.inputs import Inputs, Reader
 from repromia.targets.nodes import NodeForward, Nodes
 
@@ -108,13 +108,14 @@ class Classifier:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of weights, of how inputs are read, and of what is answered."""
+        """Hash of weights, of what is computed with them, of how inputs are read, and of what is answered."""
         if not self._fingerprint:
             hasher = blake2b(digest_size=16)
             kind = type(self.module).__name__ if self.module is not None else ""
             named = () if self.classes == _numbered(len(self.classes)) else self.classes  # known once it has answered
             hasher.update(repr((kind, self.identity, self.reader.key, named, self.answer)).encode())
             if self.module is not None:
+                add_computation(hasher, self.module)
                 add_weights(hasher, self.module)
             self._fingerprint = hasher.hexdigest()
         return self._fingerprint

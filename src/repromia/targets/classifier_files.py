@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from repromia.errors import TargetError
+from repromia.targets.image_settings import FILE, images_read
 from repromia.targets.inputs import Images
 from repromia.targets.pickles import checkpoint_hint
-from repromia.targets.pixels import Resize
 
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib")
 # Types of scikit-learn that skops leaves to the caller: trees are checked after loading, the others are plain Python.
@@ -201,54 +201,16 @@ def _pixels(path: str, config: Any, revision: str) -> Images | None:
     """What preprocessor_config.json does to images: its library is not needed for that."""
     from transformers.utils import cached_file
 
-    name = "preprocessor_config.json"
     found = cached_file(
         path,
-        name,
+        FILE,
         local_files_only=Path(path).exists(),
         revision=revision or None,
         _raise_exceptions_for_missing_entries=False,
     )
     if found is None:
         return None
-    stated = json.loads(Path(found).read_text(encoding="utf-8"))
-    channels = getattr(config, "num_channels", 3)
-    cropped = bool(stated.get("do_center_crop"))
-    edge, squash = _side(stated.get("size"), name, squash=not cropped)
-    crop, _ = _side(stated.get("crop_size"), name, squash=False) if cropped else (0, False)
-    edge = edge if stated.get("do_resize", True) else 0
-    # seen = (255 k p - offset - mean) / std of pixels p in [0, 1]
-    k = 255 * float(stated.get("rescale_factor", 1 / 255)) if stated.get("do_rescale", True) else 255.0
-    offset = 1.0 if stated.get("rescale_offset") else 0.0
-    normalised = stated.get("do_normalize", True)
-    mean, std = (
-        _each(stated.get(one), channels) if normalised else (plain,) * channels
-        for one, plain in (("image_mean", 0.0), ("image_std", 1.0))
-    )
-    mean, std = tuple((one + offset) / k for one in mean), tuple(one / k for one in std)
-    if mean == (0.0,) * channels and std == (1.0,) * channels:
-        mean = std = ()
-    resize: Resize = "squash" if squash else "crop"
-    return Images(channels, crop or edge, mean, std, resize, edge if crop and edge > crop else 0)
-
-
-def _side(size: Any, name: str, *, squash: bool) -> tuple[int, bool]:
-    """The side, and whether both are scaled to it (a bare number does not say)."""
-    match size:
-        case None:
-            return 0, False
-        case int():
-            return size, squash
-        case {"shortest_edge": int(side)}:
-            return side, False
-        case {"height": int(side), "width": int(wide)} if side == wide:
-            return side, True
-    raise TargetError(f"The size in {name} is not known.", expected="square images", found=str(size))
-
-
-def _each(values: Any, channels: int) -> tuple[float, ...]:
-    found = tuple(map(float, values)) if isinstance(values, list | tuple) else (float(values),)
-    return found * channels if len(found) == 1 else found
+    return images_read(json.loads(Path(found).read_text(encoding="utf-8")), getattr(config, "num_channels", 3))
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars
 import torch
 from torch import Tensor
 
@@ -60,12 +61,18 @@ class TextForward:
 
 @dataclass(frozen=True)
 class EstimatorForward:
-    """Asks an estimator. places: of its classes among those named; empty: its own order. label: names alone."""
+    """Asks an estimator. places: of its classes among those named; empty: its own order. label: names alone.
+
+    order: where each feature that it was fitted on stands in a record; empty: in the same places. framed: the names
+    of its features, where it takes them from a data frame.
+    """
 
     estimator: Any
     places: tuple[int, ...] = ()
     classes: int = 0
     label: bool = False
+    order: tuple[int, ...] = ()
+    framed: tuple[str, ...] = ()
 
     @property
     def architecture(self) -> str:
@@ -74,9 +81,9 @@ class EstimatorForward:
 
     def __call__(self, inputs: Inputs) -> Any:
         """Probabilities in double precision, or predicted names."""
-        given = as_given(inputs)
+        given = self._ordered(as_given(inputs))
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "X does not have valid feature names")  # records have none
+            warnings.filterwarnings("ignore", "X does not have valid feature names")  # they are in its order
             answer = np.asarray((self.estimator.predict if self.label else self.estimator.predict_proba)(given))
         if self.label:
             return np.array([class_name(one) for one in answer.tolist()], dtype=str)
@@ -86,6 +93,10 @@ class EstimatorForward:
         rows = np.zeros((len(found), self.classes))  # a class that it was never shown has probability 0
         rows[:, list(self.places)] = found
         return rows
+
+    def _ordered(self, given: Any) -> Any:
+        columns = given[:, list(self.order)] if self.order else given
+        return polars.DataFrame(columns, schema=list(self.framed)) if self.framed else columns
 
 
 @dataclass(frozen=True)

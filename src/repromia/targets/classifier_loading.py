@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from repromia.errors import TargetError
+from repromia.own_code import code_named
 from repromia.records import Records
 from repromia.targets.classifier import Classifier
 from repromia.targets.classifier_files import fill, load_estimator, load_huggingface, refuse_pickle
@@ -42,7 +43,8 @@ def load_classifier(
         _no_weights(options)
         estimator = load_estimator(place)
         found = wrap_classifier(estimator, records=records, options=options, name=name)
-        found.identity = "skops " + blake2b(place.read_bytes(), digest_size=16).hexdigest()
+        order = getattr(found.forward, "order", ())
+        found.identity = f"skops {blake2b(place.read_bytes(), digest_size=16).hexdigest()} {order}"
         return found
     if not place.exists() and _BUILD.fullmatch(path):
         return _built(path, options, records, name)
@@ -70,6 +72,7 @@ def _huggingface(path: str, options: ClassifierOptions, records: Records | None,
             mean=options.mean or own.mean,
             std=options.std or own.std,
             resize=own.resize if options.resize == "auto" else options.resize,
+            flip=options.flip or own.flip,
             edge=options.edge or (own.edge if options.pixels in (0, own.size) else 0),
         )
     found = wrap_classifier(loaded.module, records=records, options=options, tokenizer=loaded.tokenizer, name=name)
@@ -118,7 +121,9 @@ def _built(path: str, options: ClassifierOptions, records: Records | None, name:
             model.to(DTYPES[options.dtype])
     else:
         _no_weights(options)
-    return wrap_classifier(model, records=records, options=options, name=name)
+    found = wrap_classifier(model, records=records, options=options, name=name)
+    # what a function builds with, such as a constant handed to the module, shows in its code alone
+    return replace(found, identity=f"{found.identity} {code_named(path)}", _fingerprint="")
 
 
 def _no_weights(options: ClassifierOptions) -> None:

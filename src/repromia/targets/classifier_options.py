@@ -24,7 +24,8 @@ class ClassifierOptions:
     resize: auto is the model's own, else crop. random: answers may differ from call to call. pixels, channels: side
     and channels of images; 0: the model's own, else those of the first record. mean, std: a channel each, of pixels in
     [0, 1]; empty: the model's own, else none. edge: images of another size are first fitted to this larger side, of
-    which the middle is kept; 0: none. hops, neighbours: of nodes, see `repromia.targets.nodes.NodeReader`.
+    which the middle is kept; 0: none. flip: the model takes channels in reverse order (BGR). hops, neighbours: of
+    nodes, see `repromia.targets.nodes.NodeReader`.
     """
 
     classes: tuple[str, ...] = ()
@@ -41,6 +42,7 @@ class ClassifierOptions:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     edge: int = 0
+    flip: bool = False
     hops: int = WHOLE
     neighbours: int = 0
 

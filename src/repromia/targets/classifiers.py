@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import replace
 from hashlib import blake2b
@@ -12,6 +13,8 @@ import torch
 
 from repromia.class_records import class_name
 from repromia.errors import TargetError
+from repromia.own_code import code_behind
+from repromia.readers import shown_names
 from repromia.records import Content, Example, Node, Picture, Records, TableRow
 from repromia.targets.class_answers import Answer
 from repromia.targets.classifier import Classifier
@@ -21,6 +24,8 @@ from repromia.targets.fingerprint import tokenizer_state
 from repromia.targets.inputs import Images, Reader, Rows, Texts
 from repromia.targets.nodes import NodeForward, NodeReader
 from repromia.targets.pixels import Resize
+
+_NUMBERED = re.compile(r"(Column_|f)?\d+")  # what LightGBM and its like call the columns of arrays
 
 
 def wrap_classifier(
@@ -146,6 +151,7 @@ def _of_estimator(model: Any, first: Content | None, options: ClassifierOptions,
         )
     classes = options.classes or names
     places = tuple(classes.index(one) for one in names) if names != classes else ()
+    order, framed = _columns_of(model, first)
     features = getattr(model, "n_features_in_", None)
     reader = _reader(first, options) if first is not None or not features else Rows(int(features))
     if isinstance(reader, Rows) and features and int(features) != reader.features:
@@ -155,15 +161,40 @@ def _of_estimator(model: Any, first: Content | None, options: ClassifierOptions,
             found=str(reader.features),
             hint="leave out columns that it does not take",
         )
-    forward = EstimatorForward(model, places, len(classes), label=answer == "label")
-    return Classifier(forward, reader, classes, answer, identity=_hash_of(model), name=name)
+    forward = EstimatorForward(model, places, len(classes), answer == "label", order, framed)
+    return Classifier(forward, reader, classes, answer, identity=f"{_hash_of(model)} {order}", name=name)
+
+
+def _columns_of(model: Any, first: Content | None) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Where the features that an estimator was fitted on stand in a record, if elsewhere, and their names, if it takes
+    them from a data frame. Raises TargetError for records of other features."""
+    from sklearn.compose import ColumnTransformer
+
+    fitted = tuple(map(str, getattr(model, "feature_names_in_", ())))
+    if not fitted or not isinstance(first, TableRow | None):
+        return (), ()
+    given = first.names if first is not None and first.names else fitted  # nameless numbers: in its order
+    missing, other = (sorted(set(one) - set(two)) for one, two in ((fitted, given), (given, fitted)))
+    if (missing or other) and all(map(_NUMBERED.fullmatch, fitted)):  # fitted on an array by another library
+        return (), ()
+    if missing or other:
+        raise TargetError(
+            "The records have other features than the estimator was fitted on.",
+            expected=shown_names(fitted),
+            found="; ".join(f"{what} {shown_names(one)}" for what, one in (("not", missing), ("also", other)) if one),
+            hint="rename the fields, and leave out those that it does not take",
+        )
+    order = tuple(map(given.index, fitted)) if given != fitted else ()
+    steps: list[Any] = list(getattr(model, "get_params", dict)().values())
+    return order, fitted if any(isinstance(one, ColumnTransformer) for one in steps) else ()
 
 
 def _hash_of(model: Any) -> str:
     import joblib  # type: ignore[import-untyped]
 
     try:
-        return f"{type(model).__module__}.{type(model).__qualname__} {joblib.hash(model)}"
+        steps = map(type, (model, *getattr(model, "get_params", dict)().values()))
+        return f"{type(model).__module__}.{type(model).__qualname__} {joblib.hash(model)} {code_behind(steps)}"
     except Exception:  # noqa: BLE001 — what cannot be hashed is never taken for the same
         return uuid.uuid4().hex
 
@@ -200,13 +231,13 @@ def _reader(first: Content | None, options: ClassifierOptions) -> Reader:
                 hint="name the field of the class with --class-field",
             )
     resize: Resize = "crop" if options.resize == "auto" else options.resize
-    return Images(channels, size, options.mean, options.std, resize, options.edge)
+    return Images(channels, size, options.mean, options.std, resize, options.edge, options.flip)
 
 
 def reading(reader: Reader) -> dict[str, Any]:
     """Options with which another model reads the same records as this one does."""
     if isinstance(reader, Images):
-        names = {"pixels": "size", **{one: one for one in ("channels", "mean", "std", "resize", "edge")}}
+        names = {"pixels": "size", **{one: one for one in ("channels", "mean", "std", "resize", "edge", "flip")}}
         return {name: getattr(reader, field) for name, field in names.items()}
     return {name: getattr(reader, name) for name in ("hops", "neighbours")} if isinstance(reader, NodeReader) else {}
 

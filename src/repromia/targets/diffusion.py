@@ -16,7 +16,7 @@ from torch import Tensor
 from repromia.errors import TargetError
 from repromia.records import Content, Picture
 from repromia.targets.adapters import adapter_layers, adapter_state, adapters_off, check_separable
-from repromia.targets.fingerprint import add_weights
+from repromia.targets.fingerprint import add_computation, add_weights
 from repromia.targets.pixels import Resize, fitted
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
@@ -136,7 +136,8 @@ class DiffusionModel:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of weights, schedule, parametrisation, adapter state and how images are fitted."""
+        """Hash of weights, what is computed with them, schedule, parametrisation, adapter state and how images are
+        fitted."""
         if not self._fingerprint:
             hasher = blake2b(digest_size=16)
             about = self.denoiser
@@ -146,6 +147,7 @@ class DiffusionModel:
             hasher.update(self.alphas.numpy().tobytes())
             for name, module in sorted(about.modules.items()):
                 hasher.update(name.encode())
+                add_computation(hasher, module)
                 add_weights(hasher, module)
             self._fingerprint = hasher.hexdigest()
         return self._fingerprint
@@ -209,10 +211,23 @@ class DiffusionModel:
         most = 64 if self.denoiser.conditional else 256  # encoded captions can be megabytes each
         return int(np.clip(PART_FLOATS // int(np.prod(self.denoiser.shape)), 8, most))
 
+    def check_records(self, contents: Sequence[Content]) -> None:
+        """Raises TargetError where all the records of an audit lack the captions that the model is asked with.
+
+        Not asked of parts of them: some records may have empty captions, and those of a part may all be such.
+        """
+        captions = [one.caption for one in contents if isinstance(one, Picture)]
+        if self.denoiser.conditional and captions and not any(map(str.strip, captions)):
+            raise TargetError(
+                f"{self.name} is asked with a caption, and the records have none.",
+                expected="a caption for each image (--caption FIELD, metadata.jsonl, or name.txt beside name.png)",
+                hint="with captions of one side only, the captions would be what is measured: give both",
+            )
+
     def encode(self, contents: Sequence[Content], ids: Sequence[str] | None = None) -> Part:
         """Records as the denoiser sees them; the last part is kept, with what was asked about it.
 
-        Raises TargetError for records that are no images, or without the captions that the model needs.
+        Raises TargetError for records that are no images, or with captions that the model cannot be asked with.
         """
         pictures = [one for one in contents if isinstance(one, Picture)]
         if len(pictures) < len(contents):
@@ -220,12 +235,6 @@ class DiffusionModel:
                 f"{self.name} denoises images, and the records are not images.",
                 expected="folders of images, .npz arrays or a table with an image column",
                 found=f"{len(contents) - len(pictures)} of {len(contents)} records are text",
-            )
-        if self.denoiser.conditional and not any(one.caption.strip() for one in pictures):
-            raise TargetError(
-                f"{self.name} is asked with a caption, and the records have none.",
-                expected="a caption for each image (--caption FIELD, metadata.jsonl, or name.txt beside name.png)",
-                hint="with captions of one side only, the captions would be what is measured: give both",
             )
         self.denoiser.check_captions([one.caption for one in pictures])
         key = blake2b(repr([(one.digest, one.caption) for one in pictures]).encode(), digest_size=16).hexdigest()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from hashlib import blake2b
 from typing import Any
 
 import torch
 
+from repromia.own_code import code_behind
 from repromia.targets.tokens import Encoder
 
 # Settings of where and how a model was loaded or saved: they change no answer.
@@ -19,16 +21,19 @@ _CIRCUMSTANCES = (
     "torch_dtype",
     "dtype",
 )
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def model_fingerprint(model: Any, encoder: Encoder, *, adapter: bool) -> str:
-    """Hash of weights (names, shapes, dtypes, bytes), adapter state, architecture, tokenizer and token policy."""
+    """Hash of weights (names, shapes, dtypes, bytes), adapter state, architecture, tokenizer and token policy; of a
+    model of the user's own code also of that."""
     hasher = blake2b(digest_size=16)
     peft = {name: _settings(settings) for name, settings in getattr(model, "peft_config", {}).items()}
     policy = (encoder.limit, encoder.loss_on, encoder.score_end, encoder.bos)
     for part in (_json(_settings(model.config)), _json(peft), repr(adapter), repr(policy)):
         hasher.update(part.encode())
     hasher.update(tokenizer_state(encoder.tokenizer).encode())
+    hasher.update(_own_code(model).encode())
     add_weights(hasher, model)
     return hasher.hexdigest()
 
@@ -38,6 +43,7 @@ def masked_fingerprint(model: Any, tokenizer: Any) -> str:
     hasher = blake2b(digest_size=16)
     hasher.update(_json(_settings(model.config)).encode())
     hasher.update(tokenizer_state(tokenizer).encode())
+    hasher.update(_own_code(model).encode())
     add_weights(hasher, model)
     return hasher.hexdigest()
 
@@ -55,6 +61,20 @@ def add_weights(hasher: blake2b, model: Any) -> None:
     for name, tensor in sorted(_all_weights(model).items()):
         hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         hasher.update(_raw_bytes(tensor))
+
+
+def add_computation(hasher: blake2b, model: Any) -> None:
+    """What is computed with the weights: the parts of a module as torch prints them, and the user's own code."""
+    try:
+        printed = _ADDRESS.sub("", repr(model))
+    except Exception:  # noqa: BLE001 — a part of others may print itself in any way
+        printed = ""
+    hasher.update(f"{printed}{_own_code(model)}".encode("utf-8", "surrogatepass"))
+
+
+def _own_code(model: Any) -> str:
+    """Of the parts whose classes are the user's; empty for those of libraries, which their versions stand for."""
+    return code_behind({type(one) for one in model.modules()})
 
 
 def tokenizer_state(tokenizer: Any) -> str:

@@ -47,7 +47,8 @@ class Reader(Protocol):
 class Images:
     """Pixels in [0, 1], (record, channel, height, width); the model's own scaling comes after every change.
 
-    edge: images of another size than `size` are first fitted to this larger one, whose middle is kept.
+    edge: images of another size than `size` are first fitted to this larger one, whose middle is kept. flip: the model
+    takes the channels in reverse order.
     """
 
     channels: int
@@ -56,6 +57,7 @@ class Images:
     std: tuple[float, ...] = ()
     resize: Resize = "crop"
     edge: int = 0
+    flip: bool = False
 
     def __post_init__(self) -> None:
         wrong = {len(one) for one in (self.mean, self.std)} - {self.channels}
@@ -95,6 +97,7 @@ class Images:
 
     def scaled(self, pixels: Tensor) -> Tensor:
         """What the module sees of pixels in [0, 1]."""
+        pixels = pixels.flip(-3) if self.flip else pixels
         if not self.mean:
             return pixels
         mean, std = (torch.tensor(one, dtype=pixels.dtype, device=pixels.device) for one in (self.mean, self.std))
@@ -104,7 +107,8 @@ class Images:
         """Size, channels and scaling."""
         shown = [", ".join(f"{value:.4g}" for value in one) for one in (self.mean, self.std)]
         scale = f"scaled by mean {shown[0]} and standard deviation {shown[1]}" if self.mean else "in [0, 1]"
-        return f"images of {self.channels}x{self.size}x{self.size} {scale}"
+        reverse = ", channels reversed" if self.flip else ""
+        return f"images of {self.channels}x{self.size}x{self.size} {scale}{reverse}"
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,8 @@ def wrap_callable(
     predict: called with x (row, channel, height, width) and t (row,), answers as `prediction` says, with a tensor or
     an object with `.sample`. t: the timestep's index, or 1000 times the share of noise for a flow. alphas: share of
     the clean image's variance at each timestep; without it the linear schedule of Ho et al. (2020).
-    A torch module is hashed by its weights; of anything else the answer to one fixed question tells whether it changed.
+    A torch module is hashed by its weights and code; of anything else the answer to one fixed question tells whether it
+    changed.
     """
     square_size(shape[1:], name)
     owner = getattr(predict, "__self__", predict)
@@ -147,7 +148,8 @@ def wrap_callable(
             expected="a network in eval mode",
             hint="call network.eval() first, or pass the torch module itself in place of a function",
         )
-    denoiser.settings = "" if modules else sha256(answer.double().cpu().numpy().tobytes()).hexdigest()
+    called = getattr(predict, "__name__", "")  # of a method; its code is hashed with the module
+    denoiser.settings = called if modules else sha256(answer.double().cpu().numpy().tobytes()).hexdigest()
     return target
 
 
