@@ -130,16 +130,15 @@ def test_audit_writes_everything_and_returns_at_once_the_second_time(on_disk: Pa
 def test_texts_leave_the_report_of_a_finished_audit_when_that_is_asked_for(on_disk: Path) -> None:
     texts = [html.escape(json.loads(line)["text"][:40]) for line in (on_disk / "train.jsonl").read_text().splitlines()]
     out, pages = on_disk / "kept", []
-    for more in ([], ["--redact"], ["--redact"], []):
+    for more in ([], ["--redact"], []):
         done = repromia(*audit_arguments("kept", *QUICK), *more, folder=on_disk)
         assert done.returncode == 0, done.stderr
         pages.append((out / "report.html").read_text(encoding="utf-8"))
         assert result_in(out).config["redact"] is bool(more)
         assert any(text in pages[-1] for text in texts) is not bool(more)
         assert "--redact" in pages[-1] or not more
-    assert pages[2] == pages[1]
-    assert pages[3] == pages[0]
-    assert (out / "events.jsonl").read_text().count("already_finished") == 3
+    assert pages[2] == pages[0]
+    assert (out / "events.jsonl").read_text().count("already_finished") == 2
 
 
 def test_yaml_and_flags_are_the_same_configuration(on_disk: Path) -> None:
@@ -298,9 +297,9 @@ def test_other_commands_say_what_was_wrong_too(tmp_path: Path) -> None:
 
 
 def test_heads_of_another_audit_in_the_folder_are_not_left_to_be_carried_over(on_disk: Path) -> None:
-    for name in ("heads", "programs"):
+    for name, keys in (("heads", '"weights": [], "columns": []'), ("programs", '"kind": "soft_prompt"')):
         (on_disk / "again" / name).mkdir(parents=True)
-        (on_disk / "again" / name / "of_another_audit.json").write_text("{}")
+        (on_disk / "again" / name / "of_another_audit.json").write_text(f'{{"format": 1, {keys}}}')
     first = repromia(*audit_arguments("again", *QUICK), folder=on_disk)
     assert first.returncode == 0, first.stderr
     assert not [*(on_disk / "again").rglob("of_another_audit.json")]

@@ -76,6 +76,7 @@ def test_behind_label_only_the_attacks_on_labels_are_chosen(on_disk: Path) -> No
     assert "label_only tells none" in refused.stderr
 
 
+@pytest.mark.slow
 def test_behind_rounding_a_language_model_tells_log_probabilities_alone(texts_on_disk: Path) -> None:  # noqa: F811
     options = ("--attacks", "passive,reprogram:steps=2", "--fprs", "0.05", "--bootstrap", "200")
     given = audit_arguments("behind", *options, "--program-permutations", "0", "--defence", "rounding:digits=1")

@@ -68,6 +68,7 @@ def measured(target: DiffusionModel, spec: str = SPEC) -> float:
     return auc(row.scored.scores[-EVAL:], rest.member)
 
 
+@pytest.mark.slow
 def test_it_finds_members_and_only_where_there_are_any() -> None:
     assert measured(wrapped(pipeline())) > 0.5 + REACH
     assert abs(measured(wrapped(pipeline(False))) - 0.5) < REACH
