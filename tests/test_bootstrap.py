@@ -158,19 +158,19 @@ def few_groups(generator, count, size, correlation):
 
 
 def test_few_groups_raise_no_more_alarms_than_many():
-    """10 groups of 10 a side, correlation .5, 400 audits: AUC limits above .5 at .025, TPR at 5 % FPR at 1 in 400
+    """10 groups of 10 a side, correlation .5, 250 audits: AUC limits above .5 at .025, TPR at 5 % FPR at 1 in 400
     (.032 if records counted as independent). False-alarm rates 1e-5 and 1e-6 at twice these."""
     generator = np.random.default_rng(11)
     areas, tprs, independent = 0, 0, 0
-    for seed in range(400):
+    for seed in range(250):
         scores, member, groups = few_groups(generator, 10, 10, 0.5)
         found, tpr = area_and_tpr(scores, member, groups, fpr=0.05, seed=seed)
         areas += found.low > 0.5
         tprs += beyond_chance(tpr, 100, 100)
         independent += tpr.tpr > metrics.null_tpr_quantile(100, 100, 0.05, 1 - 1 / 400)
-    assert areas <= binom.isf(1e-5, 400, 0.05)
-    assert tprs <= binom.isf(1e-6, 400, 0.005)
-    assert independent > 5  # the planted failure
+    assert areas <= binom.isf(1e-5, 250, 0.05)
+    assert tprs <= binom.isf(1e-6, 250, 0.005)
+    assert independent > 3  # the planted failure
 
 
 def test_limits_of_groups_are_those_of_students_t_on_the_logit_scale():
