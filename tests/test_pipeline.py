@@ -330,7 +330,7 @@ def test_programs_whose_names_begin_alike_have_files_of_their_own(
     (tmp_path / "programs").mkdir()
     mine = {
         "main.py": "print(1)",
-        "settings.json": '{"format": "mine"}',
+        "settings.json": '{"format": "mine", "kind": "mine"}',
         "broken.json": "{",
     }  # the user's, or of a program
     for name, text in (mine | {"old.json": '{"format": 1, "kind": "soft_prompt"}', "old.safetensors": ""}).items():

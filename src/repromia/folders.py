@@ -27,7 +27,7 @@ def write_audit(done: Audit, folder: Path, *, redact: bool) -> None:
     from repromia.report import RocPoints, Spread, render_html
     from repromia.transfer import save_heads
 
-    for name, keys in (("programs", {"format", "kind"}), ("heads", {"format", "weights", "columns"})):
+    for name, keys in (("programs", {"kind"}), ("heads", {"weights", "columns"})):
         with saving(folder / name):  # of another audit in this folder: they would be carried over with these
             _clear(folder / name, keys)
     learned_on = [at for at, role in enumerate(done.roles) if role != "eval"]
@@ -56,7 +56,7 @@ def _clear(folder: Path, own: set[str]) -> None:
             known = json.loads(about.read_text(encoding="utf-8"))
         except ValueError:
             continue
-        if isinstance(known, dict) and own <= set(known):
+        if isinstance(known, dict) and known.get("format") == 1 and own <= set(known):
             about.with_suffix(".safetensors").unlink(missing_ok=True)
             about.unlink()
 

@@ -126,9 +126,8 @@ def answer_of(audit: SetAudit, row: AttackResult, forget: ForgetSet, config: For
     blind = blind_check(_forget_and_never_seen(audit, forget, config), seed=config.seed)
     found = unlearning_check(*sets, margin=config.margin, blind=blind, blind_retained=audit.blind, seed=config.seed)
     rows = _every_attack(audit, forget, table, config.seed)
-    shifted = (
-        max(blind.low, audit.blind.low) > 0.5
-    )  # every attack then tells the sets apart, and none may be chosen by it
+    # Where the sets differ by themselves every attack tells them apart, and none may be chosen by that.
+    shifted = max(blind.low, audit.blind.low) > 0.5
     return UnlearningAnswer(
         outcome=found.outcome,
         sentence=found.sentence + ("" if shifted else other_attacks(found.outcome, row.name, rows)),

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars
 import torch
 from torch import Tensor
 
@@ -96,7 +95,11 @@ class EstimatorForward:
 
     def _ordered(self, given: Any) -> Any:
         columns = given[:, list(self.order)] if self.order else given
-        return polars.DataFrame(columns, schema=list(self.framed)) if self.framed else columns
+        if not self.framed:
+            return columns
+        import polars
+
+        return polars.DataFrame(columns, schema=list(self.framed))
 
 
 @dataclass(frozen=True)
