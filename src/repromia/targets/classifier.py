@@ -18,6 +18,7 @@ from repromia.records import Content, class_of
 from repromia.signals import ClassSignals
 from repromia.targets.class_answers import Answer, alike, logprobs_of
 from repromia.targets.classifier_forwards import ModuleForward
+from repromia.targets.devices import full_float32
 from repromia.targets.fingerprint import add_computation, add_weights
 from repromia.targets.inputs import Inputs, Reader
 from repromia.targets.nodes import NodeForward, Nodes
@@ -328,7 +329,7 @@ class Classifier:
         training = [one for one in self.module.modules() if one.training]
         self.module.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), full_float32():
                 yield
         finally:
             for one in training:

@@ -16,6 +16,7 @@ from torch import Tensor
 from repromia.errors import TargetError
 from repromia.records import Content, Picture
 from repromia.targets.adapters import adapter_layers, adapter_state, adapters_off, check_separable
+from repromia.targets.devices import full_float32
 from repromia.targets.fingerprint import add_computation, add_weights
 from repromia.targets.pixels import Resize, fitted
 
@@ -329,7 +330,7 @@ class DiffusionModel:
         for module in modules:
             module.eval()
         try:
-            with torch.no_grad(), off:
+            with torch.no_grad(), full_float32(), off:
                 yield
         finally:
             for one in training:

@@ -17,6 +17,7 @@ from repromia.errors import TargetError
 from repromia.records import Content
 from repromia.signals import TOKEN_FIELDS, TokenSignals, from_token_arrays
 from repromia.targets.defended_tokens import TokenDefences
+from repromia.targets.devices import full_float32
 from repromia.targets.fingerprint import model_fingerprint
 from repromia.targets.head import CHUNK_FLOATS, token_divergence, token_logprob, token_statistics
 from repromia.targets.output_head import find_head, own_logits
@@ -334,7 +335,7 @@ class LanguageModel:
         off = self.model.disable_adapter() if self.has_adapter and not self.adapter else nullcontext()
         try:
             self.model.eval()
-            with off:
+            with off, full_float32():
                 yield
         finally:
             for module in training:
