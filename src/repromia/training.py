@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from repromia.targets.tokens import Encoder
 
+AT_ONCE = 8192  # tokens in a forward pass: 1.6 GB of logits at 49,152 words
+
 
 def train(
     model: Any,
@@ -63,11 +65,23 @@ def _epoch(sequences: list[torch.Tensor], batch: int, generator: torch.Generator
 
 
 def _step(model: Any, optimiser: torch.optim.Optimizer, batch: list[torch.Tensor]) -> float:
-    ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
-    labels = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True, padding_value=-100)
-    loss = model(input_ids=ids.to(model.device), labels=labels.to(model.device)).loss
-    loss.backward()
+    """One update on the mean loss of the batch's tokens."""
+    predicted = sum(len(one) - 1 for one in batch)
+    loss = 0.0
+    for part in _parts([one for one in batch if len(one) > 1]):
+        ids = torch.nn.utils.rnn.pad_sequence(part, batch_first=True)
+        labels = torch.nn.utils.rnn.pad_sequence(part, batch_first=True, padding_value=-100)
+        share = sum(len(one) - 1 for one in part) / predicted
+        own = model(input_ids=ids.to(model.device), labels=labels.to(model.device)).loss * share
+        own.backward()
+        loss += float(own.detach())
     torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
     optimiser.step()
     optimiser.zero_grad()
-    return float(loss.detach())
+    return loss
+
+
+def _parts(batch: list[torch.Tensor]) -> list[list[torch.Tensor]]:
+    """The batch in parts of at most `AT_ONCE` padded tokens: gradients add up, and logits of all do not fit a GPU."""
+    rows = max(1, AT_ONCE // max((len(one) for one in batch), default=1))
+    return [batch[at : at + rows] for at in range(0, len(batch), rows)]
