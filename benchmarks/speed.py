@@ -1,11 +1,15 @@
-"""Speed as ratios, both sides measured in turn in one run (CPU seconds, median of the rounds).
+"""Speed as ratios, both sides measured in turn in one run (median of the rounds; CPU seconds, of a GPU wall seconds).
 
-python -m benchmarks.speed
+python -m benchmarks.speed [cuda]
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import itertools
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,13 +38,32 @@ class Setting:
     """A target and records to time on."""
 
     target: LanguageModel
-    labelled: LabelledRecords
-    views: Callable[[], Views]
+    records: Records
+    fit: LabelledRecords
+
+    def views(self) -> Views:
+        """Nothing asked so far."""
+        return Views(
+            {"target": self.target},
+            self.records,
+            Binding(self.target, self.fit, self.fit, 0, Silent(), 256),
+            Store(None),
+        )
 
 
-def setting(records: int, *, width: int, layers: int, vocabulary: int) -> Setting:
+def setting(
+    records: int,
+    *,
+    width: int,
+    layers: int,
+    vocabulary: int,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    batch_tokens: int = LoadOptions.batch_tokens,
+) -> Setting:
     """A GPT-NeoX with random weights: time does not depend on the weights."""
-    texts = paragraphs(40, 120)[: 2 * records]
+    pool = paragraphs(40, 120)
+    texts = (pool * (2 * records // len(pool) + 1))[: 2 * records]
     tokenizer = train_tokenizer(texts, 2048)
     torch.manual_seed(0)
     config = GPTNeoXConfig(
@@ -50,24 +73,25 @@ def setting(records: int, *, width: int, layers: int, vocabulary: int) -> Settin
         num_attention_heads=8,
         intermediate_size=4 * width,
     )
-    model = GPTNeoXForCausalLM(config).eval().requires_grad_(False)
-    target = wrap_language_model(model, tokenizer, options=LoadOptions(max_tokens=256))
+    with torch.device(device):
+        model = GPTNeoXForCausalLM(config).to(dtype).eval().requires_grad_(False)
+    options = LoadOptions(max_tokens=256, batch_tokens=batch_tokens)
+    target = wrap_language_model(model, tokenizer, options=options)
     ids = tuple(f"r{row}" for row in range(records))
     one = Records(ids, tuple(texts[:records]), ids)
     fit_ids = tuple(f"f{row}" for row in range(records))
     fit = LabelledRecords(Records(fit_ids, tuple(texts[records:]), fit_ids), np.arange(records) % 2 == 0)
-
-    def views() -> Views:
-        return Views({"target": target}, one, Binding(target, fit, fit, 0, Silent(), 256), Store(None))
-
-    return Setting(target, fit, views)
+    return Setting(target, one, fit)
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """CPU seconds of one call."""
-    began = time.process_time()
+    """CPU seconds of one call; where a GPU is asked, what a clock shows until it is done."""
+    clock = time.perf_counter if torch.cuda.is_initialized() else time.process_time
+    began = clock()
     work()
-    return time.process_time() - began
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return clock() - began
 
 
 def ratio(name: str, ours: Callable[[], object], other: Callable[[], object], goal: str) -> float:
@@ -92,7 +116,7 @@ def plain_forward(one: Setting, batch: int = 16, *, by_length: bool = True) -> N
     if by_length:
         sequences = sorted(sequences, key=lambda sequence: len(sequence.ids))
     for at in range(0, len(sequences), batch):
-        part = [torch.from_numpy(sequence.ids) for sequence in sequences[at : at + batch]]
+        part = [torch.from_numpy(sequence.ids).to(one.target.device) for sequence in sequences[at : at + batch]]
         ids = torch.nn.utils.rnn.pad_sequence(part, batch_first=True)
         labels = torch.nn.utils.rnn.pad_sequence(part, batch_first=True, padding_value=-100)
         one.target.model(input_ids=ids, attention_mask=(labels >= 0).long(), labels=labels)
@@ -121,13 +145,48 @@ def recall_recomputed(one: Setting) -> None:
     one.target.signals(one.target.encode(views.records.contents), front)
 
 
+PASSIVE = ("loss", "zlib", "min_k", "min_k_plus_plus", "surp", "gap_k", "dc_pdd")
+
+
+def on_a_gpu() -> None:
+    """Ratios on models of real shapes."""
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, median of {ROUNDS} rounds, 1,024 records")
+    shapes = {"SmolLM2-135M": (576, 30, 49152), "Pythia-1.4B": (2048, 24, 50304)}
+    for (name, (width, layers, vocabulary)), dtype in itertools.product(
+        shapes.items(), (torch.float32, torch.bfloat16)
+    ):
+        print(f"{name}'s shape, {dtype}")
+        one = setting(1024, width=width, layers=layers, vocabulary=vocabulary, device="cuda", dtype=dtype)
+        for tokens in (one.target.batch_tokens, 16384, 65536):
+            ours = dataclasses.replace(one, target=dataclasses.replace(one.target, batch_tokens=tokens))
+            suite = functools.partial(passive_suite, ours, PASSIVE)
+            ratio(
+                f"all passive scores, {tokens:,} tokens a batch",
+                suite,
+                functools.partial(plain_forward, one),
+                "<= 1.10",
+            )
+        if dtype == torch.bfloat16:
+            singly = functools.partial(plain_forward, one, 1, by_length=False)
+            ratio(
+                "one record at a time against all passive scores",
+                singly,
+                functools.partial(passive_suite, one, PASSIVE),
+                "",
+            )
+        cached, recomputed = functools.partial(recall_cached, one), functools.partial(recall_recomputed, one)
+        ratio("ReCaLL, 12 shots: prefix recomputed for each record against read once", recomputed, cached, ">= 4")
+
+
 def main() -> None:
     """Print every ratio."""
+    if "cuda" in sys.argv[1:]:
+        on_a_gpu()
+        return
     print(f"threads {torch.get_num_threads()}, torch {torch.__version__}, median of {ROUNDS} rounds")
     print("Pythia-70M's shape (width 512, 6 layers, vocabulary 50,304), 24 records")
     one = setting(24, width=512, layers=6, vocabulary=50304)
-    passive = ("loss", "zlib", "min_k", "min_k_plus_plus", "surp", "gap_k", "dc_pdd")
-    suite, plain = (lambda: passive_suite(one, passive)), (lambda: plain_forward(one))
+    suite, plain = (lambda: passive_suite(one, PASSIVE)), (lambda: plain_forward(one))
     ratio("all passive scores of one view against a plain forward with loss", suite, plain, "<= 1.10")
     unsorted = lambda: plain_forward(one, by_length=False)  # noqa: E731
     ratio("the same, plain forward in file order", suite, unsorted, "<= 1.10")
