@@ -15,7 +15,8 @@ from rich.console import Console
 
 from repromia.benchmarks import registry
 from repromia.benchmarks.command import Options, bench_command
-from repromia.benchmarks.tables import Bench, BenchTable, central_rows
+from repromia.benchmarks.page import markdown
+from repromia.benchmarks.tables import Bench, BenchTable, central_rows, measured_with
 from repromia.benchmarks.texts import stand_in_records
 from repromia.errors import ConfigError, RepromiaError
 from test_cluster import two_workers  # noqa: F401 — a fixture
@@ -80,6 +81,20 @@ def test_the_pages_show_ours_beside_published_figures(out: Path) -> None:
     page = (out / "bench.html").read_text()
     assert page.count("<table>") == text.count("| --- |\n") == 4
     assert "<script" not in page
+
+
+def test_tables_say_where_cells_were_measured_not_where_they_were_printed(out: Path) -> None:
+    found = Bench.model_validate_json((out / "bench.json").read_bytes())
+    (table,) = found.tables
+    (cell,) = table.cells
+    assert cell.device == "cpu"
+    assert found.versions == cell.versions
+    assert f"torch {cell.versions['torch']}" in (out / "bench.md").read_text()
+    other = cell.model_copy(update={"device": "cuda:0", "versions": {**cell.versions, "torch": "9.9"}})
+    tables = (table.model_copy(update={"cells": (cell, other)}),)
+    mixed = found.model_copy(update={"tables": tables, "versions": measured_with(tables)})
+    assert mixed.versions == {**cell.versions, "torch": f"{cell.versions['torch']}, 9.9"}
+    assert "Measured on cpu, cuda:0 with" in markdown(mixed)
 
 
 def test_cells_that_are_there_are_not_done_again(out: Path) -> None:

@@ -17,10 +17,9 @@ from repromia.benchmarks.card import card
 from repromia.benchmarks.cells import run_cells
 from repromia.benchmarks.files import FoundFile, described, is_hub_name, located, missing
 from repromia.benchmarks.page import html, markdown
-from repromia.benchmarks.tables import Bench, BenchTable, cell_of, central_rows, failures, table_of
+from repromia.benchmarks.tables import Bench, BenchTable, cell_of, central_rows, failures, measured_with, table_of
 from repromia.errors import ConfigError
 from repromia.progress import watched
-from repromia.provenance import versions
 from repromia.store import write_atomic
 
 
@@ -91,7 +90,7 @@ def _write(tables: Sequence[BenchTable], options: Options, out: Path) -> None:
         status="complete_with_failures" if failures(tables) else "complete",
         tables=tuple(tables),
         central=central_rows(tables),
-        versions=versions(),
+        versions=measured_with(tables),
     )
     write_atomic(out / "bench.md", markdown(bench).encode())
     write_atomic(out / "bench.html", html(bench).encode())

@@ -47,10 +47,17 @@ def sections(bench: Bench) -> list[Section]:
             "Figures are of the eval role; brackets are 95 % intervals. Seeds share records: they are not pooled.",
             "The blind baseline never sees the model and is the first row: an attack that is no better says nothing "
             "about the model. `null` is the same attack on a model that cannot have seen the records.",
+            _where(bench),
             *(f"Could not be measured: {one}" for one in failures(bench.tables)),
         ),
     )
     return [opening, _central(bench), *map(_section, bench.tables)]
+
+
+def _where(bench: Bench) -> str:
+    devices = dict.fromkeys(one.device for table in bench.tables for one in table.cells if one.device)
+    said = "; ".join(f"{name} {number}" for name, number in bench.versions.items())
+    return f"Measured on {', '.join(devices) or 'the CPU'} with {said}." if said else "Nothing was measured."
 
 
 def _central(bench: Bench) -> Section:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from pydantic import Field
+
 from repromia.benchmarks.benchmark import Benchmark, Published
 from repromia.benchmarks.cells import Finished
 from repromia.benchmarks.central import CENTRAL, FPR, ROLES, CentralRow, rows_of
@@ -47,6 +49,8 @@ class BenchCell(Figures):
     null_joint_p: float | None = None
     seconds: float = 0.0
     folder: str = ""
+    device: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)  # of where it was measured, not of where tables are made
 
 
 class BenchTable(Figures):
@@ -69,7 +73,10 @@ class BenchTable(Figures):
 
 
 class Bench(Figures):
-    """Everything a run found. claims: what ReproMIA claims for its gain over the best passive attack, in points."""
+    """Everything a run found. claims: what ReproMIA claims for its gain over the best passive attack, in points.
+
+    versions: of what the cells were measured with; several where they differ.
+    """
 
     schema_version: int = SCHEMA_VERSION
     created: str
@@ -104,7 +111,18 @@ def cell_of(seed: int, model: str, finished: Finished, folder: str) -> BenchCell
         null_joint_p=result.null_target.joint_p,
         seconds=finished.seconds,
         folder=folder,
+        device=str(result.target.get("device", "")),
+        versions=result.versions,
     )
+
+
+def measured_with(tables: Sequence[BenchTable]) -> dict[str, str]:
+    """Versions of what all measured cells ran with, several in order where cells of other machines were taken on."""
+    found: dict[str, dict[str, None]] = {}
+    for cell in (one for table in tables for one in table.cells):
+        for name, number in cell.versions.items():
+            found.setdefault(name, {})[number] = None
+    return {name: ", ".join(numbers) for name, numbers in found.items()}
 
 
 def ordered(result: AuditResult) -> list[AttackResult]:
