@@ -31,6 +31,7 @@ pytestmark = pytest.mark.skipif(
     DEVICE.startswith("cuda") and not torch.cuda.is_available(), reason="needs a GPU that torch sees"
 )
 FIXED, LEARNED = 2e-3, 0.9  # standard deviations of a score apart at most; rank correlation at least
+TRAINED = {"salem", "shokri", "ldc_mia", "bavaria", "bavaria_offline"}  # networks and fits on answers of shadow models
 
 LANGUAGE = (
     "loss,min_k,min_k_plus_plus,gap_k,surp,zlib,lowercase,recall:shots=3,con_recall:shots=3,dc_pdd,pac:copies=2",
@@ -105,28 +106,22 @@ def nodes(device: str) -> Audit:
 @pytest.mark.parametrize("audit", [language, diffusion, classifier, nodes])
 def test_scores_on_a_gpu_are_those_of_the_cpu(audit: Callable[[str], Audit]) -> None:
     here, there = audit("cpu"), audit(DEVICE)
-    learned = {row.name for row in here.result.attacks if row.kind in ("reprogrammed", "head")}
-    rows = []
+    reasons = [
+        {row.name: row.reason for row in one.result.attacks if row.status != "measured"} for one in (here, there)
+    ]
+    assert reasons[0] == reasons[1]
+    learned = {row.name for row in here.result.attacks if row.kind in ("reprogrammed", "head")} | TRAINED
+    bad = {}
     for name, scores in here.scores.items():
         one, other = np.asarray(scores, dtype=float), np.asarray(there.scores[name], dtype=float)
-        apart = float(np.abs(one - other).max() / (one.std() or 1.0))
-        rows.append(
-            (
-                name,
-                apart,
-                float(spearmanr(one, other).statistic) if one.std() and other.std() else float((one == other).all()),
-                name in learned,
-            )
-        )
-    assert {row.name: row.reason for row in there.result.attacks if row.status != "measured"} == {
-        row.name: row.reason for row in here.result.attacks if row.status != "measured"
-    }
-    bad = [one for one in rows if (one[2] < LEARNED if one[3] else one[1] > FIXED)]
+        apart = np.abs(one - other).max() / (one.std() or 1.0)
+        if apart > FIXED and (name not in learned or spearmanr(one, other).statistic < LEARNED):
+            bad[name] = float(apart)
     assert not bad
 
 
 def test_a_batch_too_large_for_the_gpu_is_halved_until_it_fits() -> None:
-    """A tenth of a GPU's memory at most: batches of a million tokens do not fit, and every score stays the same."""
+    """A fiftieth of a GPU's memory: batches of two million tokens do not fit, and every score stays the same."""
     models: SmallModels = small_models()
     if DEVICE == "cpu":
         pytest.skip("a CPU does not run out")
