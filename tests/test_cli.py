@@ -15,6 +15,7 @@ import polars
 import pytest
 
 from repromia._version import __version__
+from repromia.cli import main
 from repromia.result import AuditResult
 from repromia.targets.load import quiet
 from small import SmallModels
@@ -199,11 +200,20 @@ def test_killed_midway_goes_on_to_the_same_result(on_disk: Path) -> None:
         (["--seed", "4294967296"], "--seed"),
     ],
 )
-def test_wrong_use_is_one_readable_block(on_disk: Path, change: list[str], message: str) -> None:
-    done = repromia(*audit_arguments("wrong", *QUICK, *change), folder=on_disk)
-    assert done.returncode == 2
-    assert message in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
+def test_wrong_use_is_one_readable_block(
+    on_disk: Path,
+    change: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(on_disk)
+    with pytest.raises(SystemExit) as stopped:
+        main(audit_arguments("wrong", *QUICK, *change))
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert message in " ".join(said.split())
+    assert "Traceback" not in said
 
 
 def test_unknown_flag_suggests_the_right_one(on_disk: Path) -> None:
