@@ -59,7 +59,6 @@ def setting(
     vocabulary: int,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
-    batch_tokens: int = LoadOptions.batch_tokens,
 ) -> Setting:
     """A GPT-NeoX with random weights: time does not depend on the weights."""
     pool = paragraphs(40, 120)
@@ -75,8 +74,7 @@ def setting(
     )
     with torch.device(device):
         model = GPTNeoXForCausalLM(config).to(dtype).eval().requires_grad_(False)
-    options = LoadOptions(max_tokens=256, batch_tokens=batch_tokens)
-    target = wrap_language_model(model, tokenizer, options=options)
+    target = wrap_language_model(model, tokenizer, options=LoadOptions(max_tokens=256))
     ids = tuple(f"r{row}" for row in range(records))
     one = Records(ids, tuple(texts[:records]), ids)
     fit_ids = tuple(f"f{row}" for row in range(records))

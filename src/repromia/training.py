@@ -67,7 +67,7 @@ def _epoch(sequences: list[torch.Tensor], batch: int, generator: torch.Generator
 def _step(model: Any, optimiser: torch.optim.Optimizer, batch: list[torch.Tensor]) -> float:
     """One update on the mean loss of the batch's tokens."""
     predicted = sum(len(one) - 1 for one in batch)
-    loss = 0.0
+    loss = 0.0 if predicted else float("nan")
     for part in _parts([one for one in batch if len(one) > 1]):
         ids = torch.nn.utils.rnn.pad_sequence(part, batch_first=True)
         labels = torch.nn.utils.rnn.pad_sequence(part, batch_first=True, padding_value=-100)

@@ -75,31 +75,17 @@ def test_a_device_that_is_not_there_is_named() -> None:
         device_named("abacus")
 
 
-class Watched(torch.nn.Module):
-    """A classifier that notes how exactly it is asked to count."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[bool] = []
-        self.layer = torch.nn.Linear(64, 10)
-
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        self.seen.append(CUDNN.allow_tf32)
-        found: torch.Tensor = self.layer(rows)
-        return found
-
-
 def test_every_target_is_asked_in_full_float32(models: SmallModels) -> None:
-    watched, records = Watched(), row_records()
-    classifier = repromia.classifier(watched, records)
+    seen: dict[str, list[bool]] = {"classifier": [], "language": [], "diffusion": []}
+    rows, language, pipeline = torch.nn.Linear(64, 10), copy.deepcopy(models.base.model), own("ddpm")
+    for module, name in zip((rows, language, pipeline.unet), seen, strict=True):
+        module.register_forward_pre_hook(lambda *_, name=name: seen[name].append(CUDNN.allow_tf32))
+    records = row_records()
+    classifier = repromia.classifier(rows, records)
     batch = classifier.encode(records.records.contents, records.records.ids)
     classifier.signals(batch.inputs, batch.label)
-    language, pipeline = copy.deepcopy(models.base.model), own("ddpm")
-    for module in (language, pipeline.unet):
-        module.register_forward_pre_hook(lambda *_: watched.seen.append(CUDNN.allow_tf32))
     dataclasses.replace(models.base, model=language).signals(models.base.encode(models.members[:2]))
     target = wrapped(pipeline)
     noise, times = torch.randn(1, *target.denoiser.shape), torch.tensor([50])
     target.noise(noise, times, target.conditions(target.encode(pictures(1))))
-    assert len(watched.seen) >= 3
-    assert not any(watched.seen)
+    assert {name: set(one) for name, one in seen.items()} == dict.fromkeys(seen, {False})
