@@ -39,8 +39,8 @@ def device_named(name: str) -> torch.device:
 def full_float32() -> Iterator[None]:
     """Convolutions and matrix products of float32 with all 24 bits of their inputs, settings as they were afterwards.
 
-    By themselves convolutions on a GPU read eleven (TF32); what that may do to scores is in docs/gpu.md. Libraries read the settings of before torch 2.9 and fail where the newer ones were set, so that the
-    former are used.
+    By themselves convolutions on a GPU read eleven (TF32); what that may do to scores is in docs/gpu.md. Libraries
+    read the settings of before torch 2.9 and fail where the newer ones were set, so that the former are used.
     """
     newer = _newer_settings()
     kept = [one.fp32_precision for one in newer]
